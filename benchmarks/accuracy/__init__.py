@@ -1,0 +1,1 @@
+"""How well the methods find what they are asked for."""

@@ -1,0 +1,71 @@
+"""Runs one method of the mosaic benchmark in a process of its own, so that its memory is its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from refsam_qgis.engine.evaluation.baselines.random_forest import RandomForestSegmenter
+from refsam_qgis.engine.evaluation.evaluate import RANDOM_FOREST
+from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.job import ModelOptions, SegmentJob
+from refsam_qgis.engine.segment import run_segment
+
+BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
+"""What ``ru_maxrss`` counts in."""
+
+
+def run_alone(job: SegmentJob, method: str, qgis_process: str | None) -> tuple[dict[str, Any], int]:
+    """Segment the mosaic in a fresh process.
+
+    Args:
+        job: What to do; its model holds the method, except for the random forest.
+        method: Name of the method.
+        qgis_process: Executable to run the Processing algorithm with; ``None`` runs the engine itself. The random
+            forest is no part of the product and always runs through the engine's raster path.
+
+    Returns:
+        The result of the job and the peak resident memory in bytes.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        if qgis_process is None or method == RANDOM_FOREST:
+            return pool.submit(_run_engine, job, method).result()
+        return pool.submit(_run_qgis, job, qgis_process).result()
+
+
+def _run_engine(job: SegmentJob, method: str) -> tuple[dict[str, Any], int]:
+    result = run_segment(job, SilentReporter(), _load_random_forest if method == RANDOM_FOREST else None)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT
+
+
+def _load_random_forest(options: ModelOptions) -> RandomForestSegmenter:
+    return RandomForestSegmenter()
+
+
+def _run_qgis(job: SegmentJob, qgis_process: str) -> tuple[dict[str, Any], int]:
+    parameters = {
+        "INPUT": job.input,
+        "REFERENCE_RASTER": job.references.raster,
+        "REFERENCES": job.references.vector,
+        "CLASS_FIELD": job.references.class_field,
+        "ANNOTATION": job.references.annotation,
+        "MODEL": job.model.model,
+        "CHECKPOINT": job.model.checkpoint,
+        "ADAPTERS": job.model.adapters,
+        "METHOD": job.model.method,
+        "DEVICE": job.model.device,
+        "OUTPUT": job.outputs.polygons,
+        "MASK": job.outputs.mask,
+        "REPORT": job.outputs.report,
+    }
+    given = [f"{name}={value}" for name, value in parameters.items() if value is not None]
+    subprocess.run([qgis_process, "run", "refsam:segmentbyreference", "--json", "--", *given], check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * BYTES_PER_UNIT
+    with open(str(job.outputs.report), encoding="utf-8") as stream:
+        result: dict[str, Any] = json.load(stream)["result"]
+    return result, peak

@@ -1,0 +1,26 @@
+"""The one exception that carries a sentence for a person."""
+
+from __future__ import annotations
+
+
+class RefSAMError(Exception):
+    """A failure that the user can act on.
+
+    The message is one sentence that names the file or value at fault and the remedy; it is shown as it stands,
+    without a traceback.
+
+    Attributes:
+        code: Stable machine-readable kind: ``input``, ``reference``, ``checkpoint``, ``environment``, ``memory``,
+            ``disk``, ``cancelled`` or ``internal``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class JobCancelled(RefSAMError):
+    """The user asked for the job to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("cancelled", "The run was cancelled; no output was written.")

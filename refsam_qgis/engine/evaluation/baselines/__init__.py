@@ -1,0 +1,1 @@
+"""Methods that ViRefSAM has to beat; each answers to `ReferenceSegmenter`."""

@@ -1,0 +1,165 @@
+"""Folders of labelled images: ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import RefSAMError
+from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE
+
+CROP = 1024
+"""Largest side in pixels of an image used whole: SAM's input side, beyond which an image would be shrunk."""
+MIN_PIXELS = 64
+"""Pixels from which a class counts as present.
+
+The literature asks for 2·32·32 = 2048 on iSAID patches (DMNet), which would leave out most pools and vehicles at a
+ground sample distance of half a metre; 8 x 8 pixels is where a label stops being mostly edge.
+"""
+
+_MASK_SUFFIX = "_mask.png"
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+_IGNORE_NAMES = frozenset({"unlabelled", "unlabeled", "ignore", "ignored", "void", "nodata"})
+_IGNORE_ID = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, or one part of an image larger than the crop.
+
+    Attributes:
+        image: Path of the whole image.
+        mask: Path of its class ids.
+        box: ``(left, top, right, bottom)`` of the part in pixels.
+        classes: Ids of the classes present in it, background and ignored ones left out.
+    """
+
+    image: Path
+    mask: Path
+    box: tuple[int, int, int, int]
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A scanned folder.
+
+    Attributes:
+        names: Name of each class that can be sought, by its id.
+        ignored: Mask values of pixels nobody labelled.
+        samples: In the order of their file names.
+    """
+
+    names: dict[int, str]
+    ignored: frozenset[int]
+    samples: tuple[Sample, ...]
+
+    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
+        """Return the pixels ``(H, W, 3)`` uint8 RGB of a sample."""
+        with _open(sample.image) as image:
+            return np.asarray(image.convert("RGB").crop(sample.box))
+
+    def read_label(self, sample: Sample, class_id: int) -> NDArray[np.uint8]:
+        """Return the label ``(H, W)`` uint8 of one class: `FOREGROUND`, `BACKGROUND` or `IGNORE`."""
+        with _open(sample.mask) as image:
+            ids = np.asarray(image.crop(sample.box))
+        label = np.where(ids == class_id, FOREGROUND, BACKGROUND).astype(np.uint8)
+        label[np.isin(ids, list(self.ignored))] = IGNORE
+        return label
+
+
+def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) -> ImageFolder:
+    """List the labelled images of a folder and the classes present in each.
+
+    Class 0 is background unless ``classes.json`` names it as unlabelled; 255 is never counted.
+
+    Args:
+        folder: The folder; sub-folders are not searched.
+        crop: Images with a longer side are cut into the fewest equal parts that do not exceed it.
+        min_pixels: Pixels from which a class counts as present in a sample.
+
+    Raises:
+        RefSAMError: With code ``input`` if the folder, its ``classes.json`` or one of its pairs is missing or invalid.
+    """
+    names = _read_classes(folder / "classes.json")
+    ignored = frozenset({_IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
+    wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
+    if not wanted:
+        raise RefSAMError("input", f"'{folder / 'classes.json'}' names no class beside background; add one.")
+    masks = sorted(folder.glob(f"*{_MASK_SUFFIX}"))
+    if not masks:
+        raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
+    samples = [sample for mask in masks for sample in _scan_pair(mask, set(names) | ignored, wanted, crop, min_pixels)]
+    return ImageFolder(wanted, ignored, tuple(samples))
+
+
+def _read_classes(path: Path) -> dict[int, str]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {int(key): str(name) for key, name in document.items()}
+    except OSError as error:
+        raise RefSAMError("input", f"'{path}' cannot be read; put it there with the names of the classes.") from error
+    except (ValueError, AttributeError) as error:
+        raise RefSAMError("input", f"'{path}' is no JSON object of class ids and names; write it as such.") from error
+
+
+def _scan_pair(mask: Path, known: set[int], wanted: dict[int, str], crop: int, min_pixels: int) -> list[Sample]:
+    """Cut one image and its mask into samples."""
+    image = _find_image(mask)
+    with _open(image) as opened:
+        size = opened.size
+    with _open(mask) as opened:
+        if opened.mode not in ("1", "L", "P"):
+            raise RefSAMError("input", f"'{mask}' is not a single band of 8-bit class ids; save it as such.")
+        ids = np.asarray(opened, dtype=np.uint8)
+    height, width = ids.shape
+    if size != (width, height):
+        raise RefSAMError(
+            "input", f"'{mask}' is {width}x{height} but its image is {size[0]}x{size[1]}; make them equal."
+        )
+    strange = sorted(set(np.unique(ids).tolist()) - known)
+    if strange:
+        raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which classes.json does not name; add it.")
+    samples = []
+    for top, bottom in _equal_parts(height, crop):
+        for left, right in _equal_parts(width, crop):
+            counts = np.bincount(ids[top:bottom, left:right].ravel(), minlength=256)
+            present = tuple(i for i in sorted(wanted) if counts[i] >= min_pixels)
+            samples.append(Sample(image, mask, (left, top, right, bottom), present))
+    return samples
+
+
+def _find_image(mask: Path) -> Path:
+    stem = mask.name.removesuffix(_MASK_SUFFIX)
+    for suffix in _IMAGE_SUFFIXES:
+        image = mask.with_name(stem + suffix)
+        if image.exists():
+            return image
+    raise RefSAMError(
+        "input", f"'{mask}' has no image '{stem}.jpg', .png or .tif beside it; add it or remove the mask."
+    )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError as error:
+        raise RefSAMError("input", f"'{path}' cannot be read as an image; replace or remove it.") from error
+
+
+def _equal_parts(length: int, longest: int) -> list[tuple[int, int]]:
+    """Cut a length into the fewest equal parts (to the pixel) that are no longer than `longest`."""
+    count = math.ceil(length / longest)
+    edges = [round(i * length / count) for i in range(count + 1)]
+    return list(itertools.pairwise(edges))

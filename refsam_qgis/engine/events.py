@@ -1,0 +1,40 @@
+"""What a running job tells whoever started it, and how it learns that it should stop."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .errors import JobCancelled
+
+
+class Reporter(Protocol):
+    """Receives the events of one job."""
+
+    def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
+        """Report how much of the whole job is done, as a fraction in 0..1."""
+
+    def log(self, message: str) -> None:
+        """Tell the user one thing worth knowing."""
+
+    def is_cancelled(self) -> bool:
+        """Whether the user asked for the job to stop."""
+
+
+def check_cancelled(reporter: Reporter) -> None:
+    """Raise `JobCancelled` if the user asked for the job to stop."""
+    if reporter.is_cancelled():
+        raise JobCancelled
+
+
+class SilentReporter:
+    """Swallows every event; for tests and library use."""
+
+    def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
+        """Ignore the progress."""
+
+    def log(self, message: str) -> None:
+        """Ignore the message."""
+
+    def is_cancelled(self) -> bool:
+        """Never cancelled."""
+        return False

@@ -1,0 +1,1 @@
+"""Networks: SAM, the ViRefSAM prompt encoder and adapters, and the training-free mode."""

@@ -1,0 +1,212 @@
+"""Weights on disk: SAM's own ``.pth`` files, our safetensors, and the bundled compact model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import RefSAMError
+from ..job import ModelOptions
+from .config import ViRefSAMConfig
+from .sam import build_sam
+from .segmenter import ReferenceSegmenter
+from .training_free import TrainingFreeSegmenter
+from .virefsam import ViRefSAM, ViRefSAMSegmenter
+
+BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints"
+COMPACT_SAM = BUNDLED / "compact_sam.safetensors"
+COMPACT_ADAPTERS = BUNDLED / "compact_adapters.safetensors"
+PUBLISHED = {
+    "vit_b": "sam_vit_b_01ec64.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_h": "sam_vit_h_4b8939.pth",
+}
+"""File names under which Meta publishes SAM's checkpoints."""
+
+
+def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
+    """Build the segmenter that a job asks for, with its weights, on its device.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when weights are missing, foreign or do not fit, or ``environment`` when
+            the device is not there.
+    """
+    device = choose_device(options.device)
+    sam = load_sam(options)
+    adapters = adapters_path(options)
+    if resolve_method(options) == "training_free":
+        return TrainingFreeSegmenter(sam.to(device))
+    if adapters is None:
+        raise RefSAMError(
+            "checkpoint",
+            f"Method 'virefsam' needs adapters trained for '{options.model}'; choose an adapters file, "
+            "or the method 'training_free'.",
+        )
+    return ViRefSAMSegmenter(load_adapters(sam, adapters).to(device))
+
+
+def resolve_method(options: ModelOptions) -> str:
+    """Turn ``auto`` into the method that the weights at hand allow."""
+    if options.method != "auto":
+        return options.method
+    return "virefsam" if adapters_path(options) is not None else "training_free"
+
+
+def adapters_path(options: ModelOptions) -> Path | None:
+    """The adapters file of a job: the one named, or the bundled one for the bundled compact model."""
+    if options.adapters is not None:
+        return Path(options.adapters)
+    bundled = options.model == "compact" and options.checkpoint is None and COMPACT_ADAPTERS.is_file()
+    return COMPACT_ADAPTERS if bundled else None
+
+
+def checkpoint_path(options: ModelOptions) -> Path:
+    """The SAM checkpoint of a job.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when none was named and none is bundled.
+    """
+    if options.checkpoint is not None:
+        return Path(options.checkpoint)
+    if options.model == "compact":
+        return COMPACT_SAM
+    raise RefSAMError(
+        "checkpoint",
+        f"Model '{options.model}' needs its SAM checkpoint: download {PUBLISHED[options.model]} from the "
+        "segment-anything project and choose it as CHECKPOINT, or use the model 'compact'.",
+    )
+
+
+def load_sam(options: ModelOptions) -> nn.Module:
+    """Build SAM and load its checkpoint, checking every key and shape."""
+    path = checkpoint_path(options)
+    state = read_weights(path)
+    sam = build_sam(options.model)
+    _load_strictly(sam, state, path, f"SAM model '{options.model}'")
+    return sam
+
+
+def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
+    """Put trained prompt encoder and adapters around a SAM."""
+    _require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
+    config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
+    model = ViRefSAM(sam, config)
+    sam_state = {name: value for name, value in model.state_dict().items() if name.startswith("sam.")}
+    _load_strictly(model, {**sam_state, **state}, path, "this SAM model's adapters")
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dictionary from ``.safetensors`` or from SAM's ``.pth``, never running code from the file."""
+    _require_file(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load fails in many ways on a foreign file; all mean the same to a user
+        raise RefSAMError(
+            "checkpoint", f"'{path}' is not a SAM checkpoint (it may be damaged or partly downloaded); choose another."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RefSAMError("checkpoint", f"'{path}' holds no SAM weights; choose a checkpoint in SAM's own form.")
+    return state
+
+
+def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write weights as 16-bit safetensors, whole or not at all."""
+    half = {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in state.items()}
+    aside = path.with_name(path.name + ".part")
+    save_file(half, aside, metadata=metadata)
+    os.replace(aside, path)
+
+
+def adapters_metadata(config: ViRefSAMConfig) -> dict[str, str]:
+    """What an adapters file says of itself."""
+    return {"config": json.dumps(config.__dict__), "format": "refsam-adapters-1"}
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn a job's device into torch's.
+
+    Raises:
+        RefSAMError: With code ``environment`` when the device asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind = name.split(":")[0]
+    if not available.get(kind, False):
+        raise RefSAMError("environment", f"Device '{name}' is not available on this machine; use 'auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a checkpoint, as hexadecimal digits."""
+    _require_file(path)
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, modified: int, size: int) -> str:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def describe_model(options: ModelOptions) -> dict[str, Any]:
+    """Model, method and digests of the weights of a job, for its report."""
+    method = resolve_method(options)
+    checkpoint = checkpoint_path(options)
+    adapters = adapters_path(options) if method == "virefsam" else None
+    return {
+        "model": options.model,
+        "method": method,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": digest(checkpoint),
+        "adapters": adapters.name if adapters is not None else None,
+        "adapters_sha256": digest(adapters) if adapters is not None else None,
+    }
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise RefSAMError("checkpoint", f"Checkpoint '{path}' does not exist; choose the file again.")
+
+
+def _load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
+    """Load a state whose keys and shapes all have to fit."""
+    expected = module.state_dict()
+    missing = sorted(set(expected) - set(state))
+    foreign = sorted(set(state) - set(expected))
+    misshapen = sorted(name for name in set(state) & set(expected) if state[name].shape != expected[name].shape)
+    if missing or foreign or misshapen:
+        example = (missing or foreign or misshapen)[0]
+        raise RefSAMError(
+            "checkpoint",
+            f"'{path}' does not fit {what} ({len(missing)} weights missing, {len(foreign)} foreign, "
+            f"{len(misshapen)} of another shape, such as '{example}'); choose the matching model or file.",
+        )
+    module.load_state_dict(state)

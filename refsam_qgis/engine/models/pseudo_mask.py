@@ -1,0 +1,127 @@
+"""Coarse class map of a target from prototypes (method Eq. 3), and the prompts that SAM reads from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .prototypes import Prototypes
+from .sam import PATCH
+
+PEAK_DISTANCE = 2
+"""Least distance of two point prompts, in feature cells."""
+
+
+@dataclass(frozen=True)
+class PseudoMask:
+    """Where the class seems to be, on the feature grid.
+
+    Attributes:
+        logits: ``(B, h, w)``: tau (s_f - s_b).
+        assignment: ``(B, h, w)`` index of the prototype that each position is most like; 0 is the class.
+    """
+
+    logits: Tensor
+    assignment: Tensor
+
+    @property
+    def hard(self) -> Tensor:
+        """``(B, h, w)`` bool: s_f > s_b."""
+        return self.logits > 0
+
+
+def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: float) -> PseudoMask:
+    """Compare every target position with every prototype by cosine similarity (method Eq. 3).
+
+    Args:
+        features: ``(B, C, h, w)`` frozen target features.
+        prototypes: Prototypes of each of the B episodes.
+        sharpness: Factor from cosine difference to logit, tau.
+    """
+    batch, _, rows, columns = features.shape
+    unit_features = F.normalize(features.flatten(2), dim=1)
+    unit_prototypes = F.normalize(prototypes.vectors, dim=-1)
+    similarity = torch.bmm(unit_prototypes, unit_features)
+    similarity = similarity.masked_fill(~prototypes.valid[..., None], -2.0)
+    # Without any background cell the class has no rival; similarity 0 is then the border.
+    rivals = similarity[:, 1:].amax(1)
+    rivals = torch.where(prototypes.valid[:, 1:].any(1)[:, None], rivals, torch.zeros_like(rivals))
+    logits = sharpness * (similarity[:, 0] - rivals)
+    assignment = torch.where(logits > 0, 0, similarity[:, 1:].argmax(1) + 1)
+    assignment = torch.where(prototypes.valid[:, 1:].any(1)[:, None], assignment, 0)
+    return PseudoMask(logits.view(batch, rows, columns), assignment.view(batch, rows, columns))
+
+
+def geometric_prompts(
+    sam: Any, logits: Tensor, positive: int, negative: int, origin: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, Tensor]:
+    """Turn pseudo-mask logits into SAM's point, box and mask prompts.
+
+    Points sit on the highest separate peaks inside the pseudo-mask and on its lowest positions outside; the box bounds
+    the pseudo-mask; the logits, enlarged four times, are the mask prompt. A target without a positive position has no
+    positive points and no box: SAM's own "not a point" embedding stands in their place.
+
+    Args:
+        sam: The model whose prompt encoder is used.
+        logits: ``(B, h, w)``.
+        positive: Number of positive points.
+        negative: Number of negative points.
+        origin: Row and column, in tokens, of the grid inside the full frame.
+
+    Returns:
+        Sparse prompts ``(B, positive + negative + 2, 256)`` and dense prompts ``(B, 256, h, w)``.
+    """
+    encoder = sam.prompt_encoder
+    hard = logits.detach() > 0
+    inside, inside_found = _peaks(logits.detach().masked_fill(~hard, -torch.inf), positive)
+    outside, outside_found = _peaks((-logits.detach()).masked_fill(hard, -torch.inf), negative)
+    points = torch.cat([inside, outside], dim=1)
+    absent = torch.full(points.shape[:2], -1.0, device=logits.device)
+    wanted = absent.new_tensor([1.0] * positive + [0.0] * negative).expand_as(absent)
+    labels = torch.where(torch.cat([inside_found, outside_found], dim=1), wanted, absent)
+    shift = logits.new_tensor([origin[1], origin[0]])
+    # Centre of a cell; the prompt encoder adds the half pixel itself.
+    coordinates = (points + shift + 0.5) * PATCH - 0.5
+    sparse_points = encoder._embed_points(coordinates, labels, pad=False)
+
+    box, found = _bounding_box(hard)
+    corners = (box + shift.repeat(2)) * PATCH - 0.5
+    sparse_box = encoder._embed_boxes(corners)
+    nothing = encoder.not_a_point_embed.weight[None].expand_as(sparse_box)
+    sparse_box = torch.where(found[:, None, None], sparse_box, nothing)
+
+    enlarged = F.interpolate(logits[:, None], scale_factor=4, mode="bilinear", align_corners=False)
+    return torch.cat([sparse_points, sparse_box], dim=1), encoder._embed_masks(enlarged)
+
+
+def _peaks(score: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Positions (x, y) of the highest values at least `PEAK_DISTANCE` apart, ``(B, count, 2)``, and which exist."""
+    batch, rows, columns = score.shape
+    remaining = score.clone()
+    y = torch.arange(rows, device=score.device)[:, None]
+    x = torch.arange(columns, device=score.device)[None, :]
+    points, found = [], []
+    for _ in range(count):
+        value, index = remaining.flatten(1).max(dim=1)
+        top, left = index // columns, index % columns
+        points.append(torch.stack([left, top], dim=-1))
+        found.append(value > -torch.inf)
+        near = (y[None] - top.view(batch, 1, 1)).abs().maximum((x[None] - left.view(batch, 1, 1)).abs())
+        remaining = remaining.masked_fill(near < PEAK_DISTANCE, -torch.inf)
+    if not points:
+        return score.new_zeros(batch, 0, 2), torch.zeros(batch, 0, dtype=torch.bool, device=score.device)
+    return torch.stack(points, dim=1).to(score.dtype), torch.stack(found, dim=1)
+
+
+def _bounding_box(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounding box (x0, y0, x1, y1) in cells of each mask ``(B, h, w)``, and whether there is one."""
+    columns, rows = mask.any(1), mask.any(2)
+    width, height = columns.shape[1], rows.shape[1]
+    first_x, first_y = columns.int().argmax(1), rows.int().argmax(1)
+    last_x = width - columns.flip(1).int().argmax(1)
+    last_y = height - rows.flip(1).int().argmax(1)
+    return torch.stack([first_x, first_y, last_x, last_y], dim=-1).to(torch.float32), mask.flatten(1).any(1)

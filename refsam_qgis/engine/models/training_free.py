@@ -1,0 +1,174 @@
+"""Reference-guided segmentation with a stock SAM and no learned weights of ours (method B).
+
+Prototype similarity gives a prior on the target; its threshold is calibrated on the references; each connected part of
+it becomes one prompt set (point, box, mask) for SAM's decoder; masks that the prior supports are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .decoder import decode
+from .prototypes import Prototypes, compute_prototypes
+from .pseudo_mask import compute_pseudo_mask
+from .sam import PATCH, freeze
+from .segmenter import FOREGROUND, IGNORE, Shots
+from .virefsam import FrozenEncoding, encode_tiles, grid_masks, resize_logits
+
+
+@dataclass(frozen=True)
+class TrainingFreeConfig:
+    """Rules of the training-free mode.
+
+    Attributes:
+        background_cells: Voronoi cells of the background per reference.
+        sharpness: Factor from cosine difference to logit.
+        max_components: Parts of the prior that are prompted, largest first.
+        decode_batch: Prompt sets decoded together.
+    """
+
+    background_cells: int = 5
+    sharpness: float = 20.0
+    max_components: int = 48
+    decode_batch: int = 16
+
+
+@dataclass(frozen=True)
+class CalibratedPrototypes:
+    """Prototypes ``(1, M, 256)`` with the prior's threshold, in logits."""
+
+    prototypes: Prototypes
+    threshold: float
+
+
+class TrainingFreeSegmenter:
+    """`ReferenceSegmenter` that needs a SAM checkpoint and nothing else."""
+
+    def __init__(self, sam: Any, config: TrainingFreeConfig | None = None) -> None:
+        self.sam = freeze(sam)
+        self.config = config or TrainingFreeConfig()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = self.sam.device
+        return device
+
+    @torch.inference_mode()
+    def describe(self, shots: Shots) -> CalibratedPrototypes:
+        """Prototypes of one class and the threshold that marks it best on its own references."""
+        features = torch.cat(
+            [
+                encode_tiles(self.sam, shots.images[k : k + 1], shots.valid[k : k + 1], self.device).features
+                for k in range(shots.images.shape[0])
+            ]
+        )
+        masks = grid_masks(shots.masks).to(self.device)
+        prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
+        prior = self._prior(features, prototypes)
+        share = F.adaptive_avg_pool2d((masks == FOREGROUND).float(), prior.shape[-2:])
+        ignored = F.adaptive_avg_pool2d((masks == IGNORE).float(), prior.shape[-2:])
+        return CalibratedPrototypes(prototypes, best_threshold(prior, share, 1 - ignored))
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, valid: Tensor) -> FrozenEncoding:
+        """Encode target tiles ``(B, 3, T, T)``."""
+        return encode_tiles(self.sam, images, valid, self.device)
+
+    @torch.inference_mode()
+    def segment(self, encoding: FrozenEncoding, reference: CalibratedPrototypes) -> Tensor:
+        """Logits ``(B, T, T)`` of one class."""
+        prior = self._prior(encoding.features, reference.prototypes) - reference.threshold
+        logits = torch.stack([self._decode_components(encoding.features[i : i + 1], p) for i, p in enumerate(prior)])
+        return resize_logits(logits, encoding.side)
+
+    def _prior(self, features: Tensor, prototypes: Prototypes) -> Tensor:
+        return compute_pseudo_mask(features, prototypes.expand(features.shape[0]), self.config.sharpness).logits
+
+    def _decode_components(self, features: Tensor, prior: Tensor) -> Tensor:
+        """Masks of the prior's parts, joined: ``(4h, 4w)`` logits."""
+        enlarged = F.interpolate(prior[None, None], scale_factor=4, mode="bilinear", align_corners=False)[0, 0]
+        joined = enlarged.clamp_max(0.0) - 1.0
+        components = connected_components(prior > 0, self.config.max_components)
+        for start in range(0, len(components), self.config.decode_batch):
+            chosen = components[start : start + self.config.decode_batch]
+            sparse, dense = self._prompts(prior, chosen)
+            repeated = features.expand(len(chosen), -1, -1, -1)
+            masks, _ = decode(self.sam, repeated, self.sam.prompt_encoder.get_dense_pe(), sparse, dense)
+            for mask in masks[:, 0]:
+                if _supported(mask > 0, enlarged):
+                    joined = joined.maximum(mask)
+        return joined
+
+    def _prompts(self, prior: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
+        """A peak point, the box (one cell wider) and the mask logits of each part ``(N, h, w)``."""
+        encoder = self.sam.prompt_encoder
+        rows, columns = prior.shape
+        own = torch.where(components, prior, torch.full_like(prior, -torch.inf))
+        peak = own.flatten(1).argmax(1)
+        points = torch.stack([peak % columns, peak // columns], dim=-1)[:, None]
+        labels = torch.ones(points.shape[:2], device=prior.device)
+        across, down = components.any(1), components.any(2)
+        box = torch.stack(
+            [
+                across.int().argmax(1) - 1,
+                down.int().argmax(1) - 1,
+                columns - across.flip(1).int().argmax(1) + 1,
+                rows - down.flip(1).int().argmax(1) + 1,
+            ],
+            dim=-1,
+        )
+        box = box.clamp(0, max(rows, columns))
+        # Other parts of the prior are other objects: they are not this prompt's mask.
+        logits = torch.where(components | (prior <= 0), prior, -prior)
+        enlarged = F.interpolate(logits[:, None], scale_factor=4, mode="bilinear", align_corners=False)
+        sparse, dense = encoder(
+            points=((points + 0.5) * PATCH - 0.5, labels), boxes=box * float(PATCH) - 0.5, masks=enlarged
+        )
+        return sparse, dense
+
+
+def best_threshold(prior: Tensor, share: Tensor, counted: Tensor) -> float:
+    """Threshold on the prior that gives the best IoU with the references' own masks.
+
+    Args:
+        prior: ``(K, h, w)`` logits.
+        share: ``(K, h, w)`` share of the class in each cell.
+        counted: ``(K, h, w)`` share of each cell that counts.
+
+    Returns:
+        The threshold; 0 if no candidate marks the class at all.
+    """
+    order = prior.flatten().argsort(descending=True)
+    inside = share.flatten()[order]
+    outside = (counted.flatten()[order] - inside).clamp_min(0)
+    iou = inside.cumsum(0) / (inside.sum() + outside.cumsum(0)).clamp_min(1e-6)
+    best = int(iou.argmax())
+    ranked = prior.flatten()[order]
+    following = ranked[min(best + 1, len(ranked) - 1)]
+    return float((ranked[best] + following) / 2) if float(iou[best]) > 0 else 0.0
+
+
+def connected_components(mask: Tensor, limit: int) -> Tensor:
+    """Split a mask ``(h, w)`` into its 8-connected parts, largest first: ``(N, h, w)`` bool with N <= limit."""
+    rows, columns = mask.shape
+    labels = torch.arange(1, rows * columns + 1, device=mask.device, dtype=torch.float32).view(1, 1, rows, columns)
+    labels = labels * mask
+    while True:
+        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * mask
+        if bool((spread == labels).all()):
+            break
+        labels = spread
+    ids, counts = labels[labels > 0].unique(return_counts=True)
+    largest = ids[counts.argsort(descending=True, stable=True)[:limit]]
+    return labels[0] == largest[:, None, None]
+
+
+def _supported(mask: Tensor, prior: Tensor) -> bool:
+    """Whether the prior backs a mask: positive on average inside it (GF-SAM's gate)."""
+    return bool(mask.any()) and float(prior[mask].mean()) > 0

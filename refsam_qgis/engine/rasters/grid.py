@@ -1,0 +1,126 @@
+"""The tile grid of a raster, and windows of map extents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One square of the grid: its place in the grid and its upper left pixel in the raster."""
+
+    grid_row: int
+    grid_column: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Overlapping square tiles anchored at a raster's first pixel.
+
+    Tiles start at multiples of ``side - overlap`` and may stick out at the right and bottom. The grid depends on the
+    raster alone, never on the extent of a run, so that every run sees the same tiles.
+
+    Attributes:
+        width: Of the raster, in pixels.
+        height: Of the raster, in pixels.
+        side: Of a tile, in pixels.
+        overlap: Pixels that neighbouring tiles share; at most half a tile, so no pixel lies in more than two tiles
+            of a row or column.
+    """
+
+    width: int
+    height: int
+    side: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= self.side // 2:
+            raise ValueError("overlap must be 0 to half a tile")
+
+    @property
+    def stride(self) -> int:
+        """Distance between the starts of neighbouring tiles."""
+        return self.side - self.overlap
+
+    @property
+    def rows(self) -> int:
+        """Number of tile rows."""
+        return max(1, math.ceil((self.height - self.overlap) / self.stride))
+
+    @property
+    def columns(self) -> int:
+        """Number of tile columns."""
+        return max(1, math.ceil((self.width - self.overlap) / self.stride))
+
+    def tiles(self, window: Window) -> Iterator[Tile]:
+        """Yield the tiles that touch a window of the raster, row by row."""
+        columns = self._touching(int(window.col_off), int(window.width), self.columns)
+        for i in self._touching(int(window.row_off), int(window.height), self.rows):
+            for j in columns:
+                yield Tile(i, j, i * self.stride, j * self.stride)
+
+    def weights(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the blending weights along the rows and along the columns of a tile, each ``(side,)`` in 0..1.
+
+        A raised cosine rises over each overlap with a neighbour and falls over the next one. The products of the two
+        over all tiles of the grid sum to one at every pixel, so blending needs no division.
+        """
+        return self._profile(tile.grid_row, self.rows), self._profile(tile.grid_column, self.columns)
+
+    def _touching(self, start: int, length: int, count: int) -> range:
+        first = max(0, (start - self.side) // self.stride + 1)
+        return range(first, min(count, (start + length - 1) // self.stride + 1))
+
+    def _profile(self, index: int, count: int) -> NDArray[np.float32]:
+        profile = np.ones(self.side)
+        rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(self.overlap) + 0.5) / max(1, self.overlap))
+        if index > 0:
+            profile[: self.overlap] = rise
+        if index < count - 1:
+            profile[self.side - self.overlap :] = rise[::-1]
+        return profile.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The pixels of a raster whose centres lie in a rectangle of map coordinates.
+
+    Attributes:
+        bounds: ``(xmin, ymin, xmax, ymax)`` in map units.
+        transform: The raster's pixel-to-map transform.
+    """
+
+    bounds: tuple[float, float, float, float]
+    transform: Affine
+
+    def window(self, width: int, height: int) -> Window | None:
+        """Return the smallest window of a raster that holds them, or ``None`` if there are none."""
+        xmin, ymin, xmax, ymax = self.bounds
+        corners = np.array([~self.transform * (x, y) for x in (xmin, xmax) for y in (ymin, ymax)])
+        # Rectangles snapped to pixel edges carry rounding errors; none may gain or lose a row by them.
+        low = np.ceil(np.round(corners.min(axis=0) - 0.5, 6)).astype(int)
+        high = np.floor(np.round(corners.max(axis=0) - 0.5, 6)).astype(int) + 1
+        left, top = max(0, int(low[0])), max(0, int(low[1]))
+        right, bottom = min(width, int(high[0])), min(height, int(high[1]))
+        return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
+
+    def contains(self, window: Window) -> NDArray[np.bool_]:
+        """Return ``(h, w)``: whether each pixel's centre lies in the rectangle, which a rotated raster's need not."""
+        shape = (int(window.height), int(window.width))
+        if self.transform.is_rectilinear:
+            return np.ones(shape, np.bool_)
+        rows = np.arange(shape[0])[:, None] + window.row_off + 0.5
+        columns = np.arange(shape[1])[None, :] + window.col_off + 0.5
+        x, y = self.transform * (columns, rows)
+        xmin, ymin, xmax, ymax = self.bounds
+        inside: NDArray[np.bool_] = (x >= xmin) & (x <= xmax) & (y >= ymin) & (y <= ymax)
+        return inside

@@ -1,0 +1,107 @@
+"""Output files that appear under their names only when all of them are whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from rasterio.errors import RasterioError
+
+from ..errors import RefSAMError
+
+
+class OutputFiles:
+    """Paths to write to while a job runs, which take their final names together; a context manager.
+
+    Files are written in a hidden folder beside their final place, so that renaming them is atomic. Leaving the context
+    without `commit` deletes them.
+
+    Args:
+        paths: Final path of each output by its name; ``None`` for an output left out.
+        suffixes: Allowed file name endings by output name.
+        inputs: Files that the job reads and no output may replace.
+
+    Raises:
+        RefSAMError: With code ``input`` for a path that cannot be written to, ``disk`` when its folder is closed.
+    """
+
+    def __init__(
+        self, paths: Mapping[str, str | None], suffixes: Mapping[str, tuple[str, ...]], inputs: list[str]
+    ) -> None:
+        self._final = {name: Path(path) for name, path in paths.items() if path is not None}
+        taken = [os.path.realpath(path) for path in inputs]
+        for name, path in self._final.items():
+            _check(path, suffixes[name], taken)
+            taken.append(os.path.realpath(path))
+        self._folders: dict[Path, Path] = {}
+
+    def __enter__(self) -> OutputFiles:
+        try:
+            for folder in {path.parent for path in self._final.values()}:
+                with disk_errors(str(folder)):
+                    self._folders[folder] = Path(tempfile.mkdtemp(prefix=".refsam-", dir=folder))
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    def __getitem__(self, name: str) -> str | None:
+        """Return where to write an output for now, or ``None`` if it is left out."""
+        path = self._final.get(name)
+        return None if path is None else str(self._folders[path.parent] / path.name)
+
+    def commit(self) -> dict[str, str]:
+        """Give every output its final name and return these names.
+
+        Raises:
+            RefSAMError: With code ``disk`` when a file of that name is held by another program.
+        """
+        for path in self._final.values():
+            with disk_errors(str(path)):
+                os.replace(self._folders[path.parent] / path.name, path)
+        return {name: str(path) for name, path in self._final.items()}
+
+    def _discard(self) -> None:
+        for aside in self._folders.values():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(path: str) -> Iterator[None]:
+    """Turn failures to write into a sentence.
+
+    Args:
+        path: What is being written, for the message.
+
+    Raises:
+        RefSAMError: With code ``disk``.
+    """
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        raise RefSAMError(
+            "disk",
+            f"'{path}' cannot be written ({error}); free space on its disk, check its permissions and close programs "
+            "that hold it.",
+        ) from error
+
+
+def _check(path: Path, suffixes: tuple[str, ...], taken: list[str]) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise RefSAMError("input", f"Output '{path}' must end in {' or '.join(suffixes)}; rename it.")
+    if os.path.realpath(path) in taken:
+        raise RefSAMError("input", f"Output '{path}' is also an input or another output; choose another name.")
+    if path.is_dir():
+        raise RefSAMError("input", f"Output '{path}' is a folder; give a file name in it.")
+    if not path.parent.is_dir():
+        raise RefSAMError("input", f"Folder '{path.parent}' of an output does not exist; create it first.")

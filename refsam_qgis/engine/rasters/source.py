@@ -1,0 +1,201 @@
+"""Windows of any raster as 8-bit RGB with a validity mask."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from ..errors import RefSAMError
+from .geodesy import GroundMeasure
+
+STRETCH_PERCENTILES = (2.0, 98.0)
+"""Share of the darkest and brightest pixels that a stretch saturates."""
+STATISTICS_SIDE = 1024
+"""Longer side of the decimated read that the percentiles are taken from."""
+CACHE_BYTES = 128 * 2**20
+"""GDAL's block cache; its default grows to 5 % of the machine's memory."""
+
+
+class RasterSource:
+    """An open raster that is read window by window; a context manager.
+
+    Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
+    else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
+    the raster's own mask (nodata, alpha, mask band) says so and all three values are finite.
+
+    Args:
+        path: Any raster GDAL opens.
+        bands: One-based indices of one (grey) or three (red, green, blue) bands; ``None`` chooses.
+        stretch: ``auto`` stretches anything but 8-bit data between percentiles, ``percentile`` always does,
+            ``none`` never does and clips to 0..255. Percentiles are those of the whole raster, whatever is read later.
+
+    Raises:
+        RefSAMError: With code ``input`` when the raster is missing, unreadable or has no such bands.
+    """
+
+    def __init__(self, path: str, bands: tuple[int, ...] | None = None, stretch: str = "auto") -> None:
+        self.path = path
+        self._dataset = _open(path)
+        try:
+            self._bands = _rgb_bands(self._dataset, path, bands)
+            self._palette = _palette(self._dataset, self._bands)
+            self.crs = self._dataset.crs
+            self.transform: Affine = self._dataset.transform
+            self.width: int = self._dataset.width
+            self.height: int = self._dataset.height
+            self.measure = GroundMeasure(self.crs)
+            self.gsd = self.measure.pixel_size(self.transform, self.width, self.height)
+            eight_bit = self._dataset.dtypes[self._bands[0] - 1] == "uint8" or self._palette is not None
+            stretched = stretch == "percentile" or (stretch == "auto" and not eight_bit)
+            self._limits = self._percentiles() if stretched else None
+        except BaseException:
+            self._dataset.close()
+            raise
+
+    def __enter__(self) -> RasterSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._dataset.close()
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """One-based indices of the bands taken: three, or one for grey or a palette."""
+        return self._bands
+
+    def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a window that may stick out of the raster.
+
+        Args:
+            window: In whole pixels; may be larger than the raster or lie beside it.
+
+        Returns:
+            RGB ``(3, h, w)`` and validity ``(h, w)``; invalid pixels are black.
+
+        Raises:
+            RefSAMError: With code ``input`` when the file is damaged there.
+        """
+        height, width = int(window.height), int(window.width)
+        rgb = np.zeros((3, height, width), np.uint8)
+        valid = np.zeros((height, width), np.bool_)
+        top, left = max(0, int(window.row_off)), max(0, int(window.col_off))
+        bottom = min(self.height, int(window.row_off) + height)
+        right = min(self.width, int(window.col_off) + width)
+        if top < bottom and left < right:
+            values, inside = self._read_native(Window(left, top, right - left, bottom - top))
+            rows = slice(top - int(window.row_off), bottom - int(window.row_off))
+            columns = slice(left - int(window.col_off), right - int(window.col_off))
+            valid[rows, columns] = inside
+            rgb[:, rows, columns] = np.where(inside, self._to_8_bit(values), 0)
+        return rgb, valid
+
+    def _read_native(
+        self, window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read values ``(1 or 3, h, w)`` and validity ``(h, w)`` inside the raster, decimated to `shape` if given."""
+        try:
+            values = self._dataset.read(
+                self._bands, window=window, out_shape=None if shape is None else (len(self._bands), *shape)
+            )
+            valid = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
+        except RasterioError as error:
+            raise RefSAMError(
+                "input",
+                f"Raster '{self.path}' is damaged near row {int(window.row_off)}, column {int(window.col_off)}; "
+                "restore or export it anew.",
+            ) from error
+        if self._palette is not None:
+            values = self._palette[:, values[0]]
+        return values, valid & np.isfinite(values).all(axis=0)
+
+    def _percentiles(self) -> NDArray[np.float64]:
+        """Return the lower and upper limit of each band, ``(1 or 3, 2)``."""
+        shrink = max(1.0, max(self.width, self.height) / STATISTICS_SIDE)
+        shape = (max(1, round(self.height / shrink)), max(1, round(self.width / shrink)))
+        values, valid = self._read_native(Window(0, 0, self.width, self.height), shape)
+        if not valid.any():
+            return np.tile([0.0, 255.0], (len(values), 1))
+        limits: NDArray[np.float64] = np.percentile(values[:, valid], STRETCH_PERCENTILES, axis=1).T.astype(np.float64)
+        return limits
+
+    def _to_8_bit(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Scale ``(1 or 3, h, w)`` values into 0..255."""
+        scaled: NDArray[Any]
+        if self._limits is None:
+            scaled = np.clip(np.nan_to_num(values), 0, 255)
+            return scaled.astype(np.uint8)
+        low = self._limits[:, 0, None, None]
+        span = self._limits[:, 1, None, None] - low
+        # A constant band has no span; it becomes black.
+        scaled = (np.nan_to_num(values) - low) / np.where(span > 0, span, np.inf)
+        eight_bit: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+        return eight_bit
+
+
+def _open(path: str) -> rasterio.DatasetReader:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
+    except RasterioError as error:
+        if not os.path.exists(path):
+            raise RefSAMError("input", f"Raster '{path}' does not exist; check its path.") from error
+        raise RefSAMError("input", f"'{path}' cannot be read as a raster; give a file that GDAL opens.") from error
+    if dataset.count == 0:
+        dataset.close()
+        raise RefSAMError("input", f"Raster '{path}' has no bands of its own; give one of its subdatasets.")
+    return dataset
+
+
+def _rgb_bands(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Choose three bands, or one for grey or a palette."""
+    if bands is None:
+        chosen = _default_bands(dataset)
+    elif len(bands) not in (1, 3):
+        raise RefSAMError("input", f"{len(bands)} bands were given for '{path}'; give one (grey) or three (RGB).")
+    else:
+        chosen = bands
+    for band in chosen:
+        if not 1 <= band <= dataset.count:
+            raise RefSAMError("input", f"Raster '{path}' has no band {band}; use bands 1 to {dataset.count}.")
+        if dataset.dtypes[band - 1].startswith("complex"):
+            raise RefSAMError("input", f"Band {band} of '{path}' is complex; give a raster of real values.")
+    return chosen
+
+
+def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
+    by_name = {
+        interpretation.name: index for index, interpretation in reversed(list(enumerate(dataset.colorinterp, 1)))
+    }
+    by_name |= {
+        description.strip().lower(): index
+        for index, description in reversed(list(enumerate(dataset.descriptions, 1)))
+        if description and description.strip().lower() not in by_name
+    }
+    colours = ("red", "green", "blue")
+    if all(colour in by_name for colour in colours):
+        return tuple(by_name[colour] for colour in colours)
+    opaque = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha] or [1]
+    return tuple(opaque[:3]) if len(opaque) >= 3 else (opaque[0],)
+
+
+def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return the colour table of a single palette band as ``(3, entries)``, or ``None``."""
+    if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] != ColorInterp.palette:
+        return None
+    table = np.zeros((3, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
+    for index, colour in dataset.colormap(bands[0]).items():
+        table[:, index] = colour[:3]
+    return table

@@ -1,0 +1,1 @@
+"""How the compact model is trained: generated scenes, episodes, losses and the training loops."""

@@ -1,0 +1,142 @@
+"""Few-shot episodes for stage 2: K annotated references of a class, and a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..models.sam import GRID, PATCH
+from . import annotation
+from .sources import STYLE_CLASSES, Place, generated_classes, generated_place
+from .views import LabelledImage, augment
+
+LEAST_SHARE = 0.002
+"""Smallest part of a reference that its class may cover."""
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """How episodes are drawn.
+
+    Attributes:
+        steps: Batches.
+        batch: Episodes in a batch.
+        window: Side of the views in input pixels.
+        shots: Numbers of references, one drawn for each batch.
+        real_share: Share of episodes from real images, where there are some.
+        other_place_share: Share of generated episodes whose references come from another place.
+        without_focus_share: Share of targets drawn without regard to the class; many hold none of it.
+        partial_share: Share of references of which only some objects are marked.
+        scribble_share: Share of references that are scribbled on.
+        seed: Seed of every random draw.
+    """
+
+    steps: int = 2000
+    batch: int = 4
+    window: int = 512
+    shots: tuple[int, ...] = (1, 1, 1, 2, 3)
+    real_share: float = 0.25
+    other_place_share: float = 0.2
+    without_focus_share: float = 0.15
+    partial_share: float = 0.15
+    scribble_share: float = 0.2
+    seed: int = 0
+
+
+class Episodes(Dataset[dict[str, Any]]):
+    """Item i is the i-th batch of episodes; equal for equal configuration and index."""
+
+    def __init__(
+        self,
+        config: EpisodeConfig,
+        real: Sequence[Place],
+        classes: Sequence[str] | None = None,
+        stream: int = 2,
+    ) -> None:
+        """Set what is drawn from.
+
+        Args:
+            config: Shares and sizes.
+            real: Places of real images.
+            classes: Generated classes that are asked for; ``None`` for those of training.
+            stream: Keeps training and development draws apart.
+        """
+        self._config = config
+        self._real = list(real)
+        self._classes = tuple(classes) if classes is not None else generated_classes()
+        self._stream = stream
+
+    def __len__(self) -> int:
+        return self._config.steps
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self._config.seed, self._stream, index])
+        shots = int(rng.choice(self._config.shots))
+        episodes = [self._episode(rng, f"generated/{index}/{slot}", shots) for slot in range(self._config.batch)]
+        free = GRID - self._config.window // PATCH
+        batch: dict[str, Any] = {
+            key: torch.from_numpy(np.stack([episode[key] for episode in episodes]))
+            for key in ("references", "reference_masks", "target", "mask", "counted")
+        }
+        batch["classes"] = [episode["class"] for episode in episodes]
+        batch["origin"] = (int(rng.integers(free + 1)), int(rng.integers(free + 1)))
+        return batch
+
+    def _episode(self, rng: np.random.Generator, name: str, shots: int) -> dict[str, Any]:
+        config = self._config
+        while True:
+            place, other, wanted = self._places(rng, name)
+            native = int(round(config.window * 2.0 ** -rng.uniform(0, 2)))
+            references = [self._reference(other, wanted, native, rng) for _ in range(shots)]
+            found = [reference for reference in references if reference is not None]
+            if len(found) == shots:
+                break
+        focus = None if rng.random() < config.without_focus_share else wanted
+        target = augment(place.draw(rng, native, focus), rng, config.window)
+        return {
+            "references": np.stack([image for image, _ in found]),
+            "reference_masks": np.stack([mask for _, mask in found]),
+            "target": target.image.transpose(2, 0, 1),
+            "mask": target.classes == place.class_id(wanted),
+            "counted": target.classes != target.ignore,
+            "class": wanted,
+        }
+
+    def _places(self, rng: np.random.Generator, name: str) -> tuple[Place, Place, str]:
+        """Where the target and the references are drawn, and the class."""
+        config = self._config
+        if self._real and rng.random() < config.real_share:
+            place = self._real[int(rng.integers(len(self._real)))]
+            other = self._real[int(rng.integers(len(self._real)))]
+            names = place.class_names()
+            return place, other, names[int(rng.integers(len(names)))]
+        place = generated_place(rng, name, self._classes)
+        wanted = self._classes[int(rng.integers(len(self._classes)))]
+        elsewhere = wanted not in STYLE_CLASSES and rng.random() < config.other_place_share
+        return place, generated_place(rng, name + "/other", self._classes) if elsewhere else place, wanted
+
+    def _reference(
+        self, place: Place, wanted: str, native: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """An annotated view of a class, or ``None`` when the draw holds too little of it."""
+        # References are seldom taken at exactly the target's scale.
+        side = int(round(native * 2.0 ** rng.uniform(-0.3, 0.3)))
+        view = augment(place.draw(rng, max(side, 64), wanted), rng, self._config.window)
+        target = view.classes == place.class_id(wanted)
+        if target.mean() < LEAST_SHARE:
+            return None
+        return view.image.transpose(2, 0, 1), self._annotate(view, target, rng)
+
+    def _annotate(self, view: LabelledImage, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        counted = view.classes != view.ignore
+        draw = rng.random()
+        if draw < self._config.partial_share:
+            return annotation.partial(target, view.instances, counted, rng)
+        if draw < self._config.partial_share + self._config.scribble_share:
+            return annotation.scribble(target, counted, rng)
+        return annotation.complete(target, counted)

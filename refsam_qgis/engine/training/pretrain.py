@@ -1,0 +1,249 @@
+"""Stage 1: the compact SAM learns promptable segmentation, and features that tell classes apart.
+
+Targets are single objects and whole classes of labelled views; prompts are points, boxes and coarse masks. A
+supervised contrast between positions of the image embedding runs beside it: prototypes compare such positions, so
+those of one class have to lie together in all views of a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from ..models.decoder import no_mask
+from ..models.encoder import encode
+from ..models.sam import GRID, PATCH
+from .losses import binary_cross_entropy, class_contrast, dice
+from .prompts import PromptSample, sample_prompts
+from .sources import Place, generated_classes, generated_place
+from .state import Schedule, TrainingState
+from .views import LabelledImage, augment
+
+CELLS_PER_CLASS = 16
+"""Positions of one class of one view that take part in the contrast."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Stage 1.
+
+    Attributes:
+        steps: Optimiser steps.
+        places: Places in a step; two views are drawn from each.
+        prompts: Targets asked for in a view.
+        window: Side of the training window in input pixels; a window is a part of SAM's 1024 frame.
+        learning_rate: Peak of the cosine schedule.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's.
+        contrast_weight: Weight of the class contrast.
+        real_share: Share of views cut from real images, where there are some.
+        seed: Seed of every random draw.
+    """
+
+    steps: int = 3000
+    places: int = 3
+    prompts: int = 4
+    window: int = 512
+    learning_rate: float = 6e-4
+    warmup: int = 200
+    weight_decay: float = 0.05
+    contrast_weight: float = 0.5
+    real_share: float = 0.2
+    seed: int = 0
+
+
+class PromptViews(Dataset[dict[str, Any]]):
+    """Item i is the i-th step's batch of views with their prompts; equal for equal seed and index."""
+
+    def __init__(self, config: PretrainConfig, real: Sequence[Place]) -> None:
+        self._config = config
+        self._real = list(real)
+        self._generated = generated_classes()
+
+    def __len__(self) -> int:
+        return self._config.steps
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self._config.seed, 1, index])
+        views, samples, labels, owners = [], [], [], []
+        for slot in range(self._config.places):
+            place = self._place(rng, f"generated/{index}/{slot}")
+            allowed = frozenset(place.class_id(name) for name in place.class_names())
+            names = {place.class_id(name): name for name in place.class_names()}
+            for _ in range(2):
+                view = self._view(place, rng)
+                drawn = sample_prompts(view, allowed, self._config.prompts, rng)
+                if drawn:
+                    views.append(view)
+                    samples.append(drawn)
+                    labels.append(_cell_labels(view, names))
+                    owners.append(slot)
+        return _collate(views, samples, labels, owners, rng, self._config.window)
+
+    def _place(self, rng: np.random.Generator, name: str) -> Place:
+        if self._real and rng.random() < self._config.real_share:
+            return self._real[int(rng.integers(len(self._real)))]
+        return generated_place(rng, name, self._generated)
+
+    def _view(self, place: Place, rng: np.random.Generator) -> LabelledImage:
+        # A tile of 256 to 1024 pixels fills SAM's 1024 input, so a window shows 1/4 to 1 pixel per input pixel.
+        native = int(round(self._config.window * 2.0 ** -rng.uniform(0, 2)))
+        names = place.class_names()
+        return augment(place.draw(rng, native, names[int(rng.integers(len(names)))]), rng, self._config.window)
+
+
+def _cell_labels(view: LabelledImage, names: dict[int, str]) -> list[tuple[int, int]]:
+    """Feature cells that mostly hold one class, with that class's id; -1 for what may not be asked for."""
+    grid = view.classes.shape[0] // PATCH
+    cells = view.classes.reshape(grid, PATCH, grid, PATCH).transpose(0, 2, 1, 3).reshape(grid * grid, -1)
+    labelled = []
+    for value in np.unique(view.classes):
+        if int(value) != view.ignore:
+            label = int(value) if int(value) in names else -1
+            labelled += [(int(cell), label) for cell in np.flatnonzero((cells == value).mean(1) > 0.6)]
+    return labelled
+
+
+def _sample_cells(
+    labelled: list[list[tuple[int, int]]], owners: list[int], rng: np.random.Generator
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """A few cells of each class of each view: (view, cell) positions, labels and places."""
+    positions, labels, places = [], [], []
+    for image, group in enumerate(labelled):
+        by_label: dict[int, list[int]] = {}
+        for cell, label in group:
+            by_label.setdefault(label, []).append(cell)
+        for label, cells in by_label.items():
+            for cell in rng.permutation(cells)[:CELLS_PER_CLASS]:
+                positions.append((image, int(cell)))
+                labels.append(label)
+                places.append(owners[image])
+    return positions, labels, places
+
+
+def _collate(
+    views: list[LabelledImage],
+    samples: list[list[PromptSample]],
+    labelled: list[list[tuple[int, int]]],
+    owners: list[int],
+    rng: np.random.Generator,
+    window: int,
+) -> dict[str, Any]:
+    flat = [sample for group in samples for sample in group]
+    positions, labels, places = _sample_cells(labelled, owners, rng)
+    free = GRID - window // PATCH
+    return {
+        "images": torch.from_numpy(np.stack([v.image for v in views]).transpose(0, 3, 1, 2).copy()),
+        "owner": torch.tensor([i for i, group in enumerate(samples) for _ in group]),
+        "target": torch.from_numpy(np.stack([s.target for s in flat])),
+        "counted": torch.from_numpy(np.stack([v.classes != v.ignore for v in views])),
+        "points": torch.from_numpy(np.stack([s.points for s in flat])),
+        "labels": torch.from_numpy(np.stack([s.labels for s in flat])),
+        "box": torch.from_numpy(np.stack([s.box for s in flat])),
+        "has_box": torch.tensor([s.has_box for s in flat]),
+        "mask": torch.from_numpy(np.stack([s.mask for s in flat])),
+        "has_mask": torch.tensor([s.has_mask for s in flat]),
+        "cells": torch.tensor(positions).reshape(-1, 2),
+        "cell_labels": torch.tensor(labels),
+        "cell_places": torch.tensor(places),
+        "origin": (int(rng.integers(free + 1)), int(rng.integers(free + 1))),
+    }
+
+
+def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Losses of one batch of views.
+
+    The single-mask token learns every prompt; of the three multi-mask tokens only the best does, as SAM is trained.
+    """
+    origin = batch["origin"]
+    pixels = (batch["images"].float() - sam.pixel_mean) / sam.pixel_std
+    features = encode(sam.image_encoder, pixels, origin=origin)
+    owned = features[batch["owner"]]
+    sparse, dense = _embed_prompts(sam, batch, owned, origin)
+    rows, columns = features.shape[-2:]
+    position = sam.prompt_encoder.get_dense_pe()
+    position = position[..., origin[0] : origin[0] + rows, origin[1] : origin[1] + columns]
+    logits, predicted_iou = sam.mask_decoder.predict_masks(
+        image_embeddings=torch.zeros_like(owned[:1]),
+        image_pe=position,
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=owned + dense,
+    )
+    side = batch["target"].shape[-1] // 2
+    logits = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+    target = F.avg_pool2d(batch["target"].float()[:, None], 2)[:, 0]
+    weight = F.avg_pool2d(batch["counted"].float()[:, None], 2)[:, 0][batch["owner"]]
+    per_mask = torch.stack(
+        [binary_cross_entropy(m, target, weight) + dice(m, target, weight) for m in logits.unbind(1)], dim=1
+    )
+    with torch.no_grad():
+        true_iou = _iou(logits, target[:, None] > 0.5, weight[:, None] > 0)
+    cells = batch["cells"]
+    sampled = features.flatten(2).transpose(1, 2)[cells[:, 0], cells[:, 1]]
+    return {
+        "mask": per_mask[:, 0].mean() + per_mask[:, 1:].amin(1).mean(),
+        "iou": F.mse_loss(predicted_iou, true_iou),
+        "contrast": class_contrast(sampled, batch["cell_labels"], batch["cell_places"]),
+        "mean_iou": true_iou[:, 0].mean(),
+    }
+
+
+def _embed_prompts(sam: Any, batch: dict[str, Any], owned: Tensor, origin: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    encoder = sam.prompt_encoder
+    shift = owned.new_tensor([origin[1], origin[0]]) * PATCH
+    points = encoder._embed_points(batch["points"] + shift, batch["labels"], pad=False)
+    boxes = encoder._embed_boxes(batch["box"] + shift.repeat(2))
+    nothing = encoder.not_a_point_embed.weight[None].expand_as(boxes)
+    boxes = torch.where(batch["has_box"][:, None, None], boxes, nothing)
+    masks = encoder._embed_masks(batch["mask"][:, None])
+    dense = torch.where(batch["has_mask"][:, None, None, None], masks, no_mask(sam, owned))
+    return torch.cat([points, boxes], dim=1), dense
+
+
+def _iou(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """IoU of each mask at logit 0, ``(N, M)``."""
+    mask = (logits > 0) & counted
+    target = target & counted
+    union = (mask | target).sum((2, 3)).clamp_min(1)
+    return (mask & target).sum((2, 3)) / union
+
+
+def pretrain(
+    sam: nn.Module,
+    config: PretrainConfig,
+    state: TrainingState,
+    real: Sequence[Place] = (),
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+    workers: int = 1,
+) -> None:
+    """Train every weight of `sam` from where `state` stands to `config.steps`.
+
+    Args:
+        sam: The compact model.
+        config: Sizes and rates.
+        state: Optimiser, step and where they are saved; resumed when a file is there.
+        real: Places of real images.
+        on_step: Told each step's losses.
+        workers: Processes that draw the views.
+    """
+    sam.requires_grad_(True)
+    device = next(sam.parameters()).device
+    schedule = Schedule(config.learning_rate, config.warmup, config.steps)
+    state.begin(list(sam.parameters()), sam, config.weight_decay, asdict(config))
+    dataset = PromptViews(config, real)
+    remaining = torch.utils.data.Subset(dataset, range(state.step, config.steps))
+    loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
+    for batch in loader:
+        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        losses = prompt_losses(sam, batch)
+        total = losses["mask"] + losses["iou"] + config.contrast_weight * losses["contrast"]
+        state.optimise(total, schedule)
+        on_step(state.step, {key: float(value.detach()) for key, value in losses.items()})
+    state.save()

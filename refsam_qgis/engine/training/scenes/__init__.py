@@ -1,0 +1,9 @@
+"""Generated aerial and satellite scenes with exact labels, for pre-training and few-shot episodes."""
+
+from __future__ import annotations
+
+from .classes import CLASSES
+from .render import Scene, render_scene
+from .style import SceneStyle, sample_style
+
+__all__ = ["CLASSES", "Scene", "SceneStyle", "render_scene", "sample_style"]

@@ -1,0 +1,164 @@
+"""Where training images come from: generated scenes, and folders of real images with masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ..errors import RefSAMError
+from .scenes import CLASSES, SceneStyle, render_scene, sample_style
+from .views import LabelledImage
+
+TEST_CLASSES = frozenset({"plane", "storage_tank", "swimming_pool", "sports_court"})
+"""Generated classes that no training label ever names; they are kept to test with."""
+STYLE_CLASSES = frozenset({"novel_object", "novel_ground"})
+"""Classes that mean something only within one style."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+class Place(Protocol):
+    """One sensor over one place: everything drawn from it shows each class in the same way."""
+
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes that may be asked for."""
+
+    def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
+        """Cut or render a square of `side` pixels, if possible with the class `focus` in it."""
+
+    def class_id(self, name: str) -> int:
+        """Id of a class in the class maps that `draw` returns."""
+
+
+class GeneratedPlace:
+    """A style of the scene generator."""
+
+    def __init__(self, style: SceneStyle, name: str, classes: Sequence[str]) -> None:
+        self._style = style
+        self._name = name
+        self._classes = tuple(classes)
+
+    def class_names(self) -> Sequence[str]:
+        """Classes of the generator that this place was given."""
+        return self._classes
+
+    def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
+        """Render a scene of this style."""
+        scene = render_scene(self._style, rng, side, focus)
+        return LabelledImage(scene.image, scene.classes, scene.instances, ignore=-1, namespace=self._name)
+
+    def class_id(self, name: str) -> int:
+        """Index in the generator's class list."""
+        return CLASSES.index(name)
+
+
+def generated_place(rng: np.random.Generator, name: str, classes: Sequence[str]) -> GeneratedPlace:
+    """Draw a place of the generator's world."""
+    return GeneratedPlace(sample_style(rng), name, classes)
+
+
+def generated_classes(held_out: frozenset[str] = TEST_CLASSES) -> tuple[str, ...]:
+    """Names of the generator's classes without the background and those held out."""
+    return tuple(name for name in CLASSES[1:] if name not in held_out)
+
+
+class FolderPlace:
+    """Real images of one scene with their masks."""
+
+    def __init__(self, images: Sequence[Path], classes: dict[int, str], ignore: int, name: str) -> None:
+        self._pairs = [(_read_rgb(path), _read_mask(mask_of(path))) for path in images]
+        self._ids = {label: value for value, label in classes.items() if value != 0}
+        self._ignore = ignore
+        self._name = name
+
+    def class_names(self) -> Sequence[str]:
+        """Classes of the folder."""
+        return tuple(self._ids)
+
+    def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
+        """Cut a square of `side` pixels, around a pixel of the focus class where there is one."""
+        wanted = self._ids.get(focus or "", -1)
+        order = rng.permutation(len(self._pairs))
+        index = next((i for i in order if wanted < 0 or (self._pairs[i][1] == wanted).any()), order[0])
+        image, mask = self._pairs[index]
+        side = min(side, *mask.shape)
+        top, left = self._corner(mask, wanted, side, rng)
+        classes = mask[top : top + side, left : left + side]
+        return LabelledImage(
+            image=image[top : top + side, left : left + side],
+            classes=classes,
+            instances=_seed_regions(classes, self._ignore, rng),
+            ignore=self._ignore,
+            namespace=self._name,
+        )
+
+    def class_id(self, name: str) -> int:
+        """Value in the masks."""
+        return self._ids[name]
+
+    @staticmethod
+    def _corner(mask: NDArray[np.uint8], wanted: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
+        rows, columns = mask.shape
+        if wanted >= 0 and (mask == wanted).any():
+            candidates = np.flatnonzero(mask == wanted)
+            row, column = divmod(int(candidates[rng.integers(len(candidates))]), columns)
+            row, column = row - int(rng.integers(side)), column - int(rng.integers(side))
+        else:
+            row, column = int(rng.integers(rows)), int(rng.integers(columns))
+        return int(np.clip(row, 0, rows - side)), int(np.clip(column, 0, columns - side))
+
+
+def _seed_regions(classes: NDArray[np.uint8], ignore: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Number a few connected regions of a class map, found from random seeds; the rest stays 0."""
+    canvas = Image.fromarray(classes.astype(np.int32), mode="I")
+    first = 1000
+    for number in range(6):
+        row, column = (int(rng.integers(n)) for n in classes.shape)
+        if classes[row, column] != ignore and canvas.getpixel((column, row)) < first:  # type: ignore[operator]
+            ImageDraw.floodfill(canvas, (column, row), first + number)
+    filled = np.asarray(canvas)
+    return np.where(filled >= first, filled - first + 1, 0).astype(np.uint16)
+
+
+def read_folder(folder: Path) -> dict[str, FolderPlace]:
+    """Read a folder of ``NAME.jpg`` with ``NAME_mask.png`` and ``classes.json``, one place a scene.
+
+    The scene is the name up to its first underscore.
+
+    Raises:
+        RefSAMError: With code ``input`` when the folder, its classes or its images are missing.
+    """
+    description = folder / "classes.json"
+    if not description.is_file():
+        raise RefSAMError("input", f"'{folder}' has no classes.json; add one that maps mask values to class names.")
+    names = {int(value): str(name) for value, name in json.loads(description.read_text(encoding="utf-8")).items()}
+    ignore = 0 if names.get(0) in ("unlabelled", "ignore") else -1
+    scenes: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and mask_of(path).is_file():
+            scenes.setdefault(path.stem.split("_")[0], []).append(path)
+    if not scenes:
+        raise RefSAMError("input", f"'{folder}' has no image with a NAME_mask.png beside it; add labelled images.")
+    return {
+        scene: FolderPlace(paths, names, ignore, f"{folder.name}/{scene}") for scene, paths in scenes.items()
+    }
+
+
+def mask_of(image: Path) -> Path:
+    """Path of the mask that belongs to an image."""
+    return image.with_name(f"{image.stem}_mask.png")
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _read_mask(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)

@@ -1,0 +1,105 @@
+"""What a training run needs to go on where it stopped: weights, optimiser, step."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RefSAMError
+
+GRADIENT_CLIP = 1.0
+SAVE_SECONDS = 120.0
+"""How much work an interruption may cost."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then a cosine down to zero."""
+
+    peak: float
+    warmup: int
+    steps: int
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class TrainingState:
+    """Optimiser and step of one run, saved aside and renamed so that a file is always whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.step = 0
+        self._saved_at = time.monotonic()
+
+    def begin(self, parameters: Sequence[nn.Parameter], model: nn.Module, weight_decay: float, settings: dict[str, Any]) -> None:
+        """Create the optimiser and take up a saved state if there is one.
+
+        Args:
+            parameters: Weights to train.
+            model: Module whose trainable weights are saved.
+            weight_decay: AdamW's, for matrices only; vectors are not decayed.
+            settings: The run's configuration; a state of another configuration is refused.
+
+        Raises:
+            RefSAMError: With code ``input`` when the saved state belongs to another configuration.
+        """
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._model = model
+        self._settings = settings
+        matrices = [p for p in self._parameters if p.ndim > 1]
+        vectors = [p for p in self._parameters if p.ndim <= 1]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        )
+        if self.path.is_file():
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            if saved["settings"] != settings:
+                raise RefSAMError(
+                    "input", f"'{self.path}' was left by a run with other settings; delete it or use those settings."
+                )
+            self._model.load_state_dict(saved["weights"], strict=False)
+            self._optimiser.load_state_dict(saved["optimiser"])
+            self.step = int(saved["step"])
+
+    def optimise(self, loss: Tensor, schedule: Schedule) -> None:
+        """Take one optimiser step, and save when it is time."""
+        if not bool(torch.isfinite(loss)):
+            raise RefSAMError("internal", f"The loss is not finite at step {self.step}; lower the learning rate.")
+        for group in self._optimiser.param_groups:
+            group["lr"] = schedule.rate(self.step)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, GRADIENT_CLIP)
+        self._optimiser.step()
+        self.step += 1
+        if time.monotonic() - self._saved_at > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state under its name only when it is whole."""
+        trainable = {name for name, p in self._model.named_parameters() if p.requires_grad}
+        buffers = {name for name, _ in self._model.named_buffers()}
+        weights = {k: v for k, v in self._model.state_dict().items() if k in trainable or k in buffers}
+        document = {
+            "settings": self._settings,
+            "weights": weights,
+            "optimiser": self._optimiser.state_dict(),
+            "step": self.step,
+        }
+        aside = self.path.with_suffix(".part")
+        torch.save(document, aside)
+        os.replace(aside, self.path)
+        self._saved_at = time.monotonic()

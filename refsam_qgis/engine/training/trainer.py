@@ -1,0 +1,121 @@
+"""Stage 2: VCP and DTA learn by episodes around a frozen SAM (method A6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+from ..models.encoder import encode
+from ..models.prototypes import compute_prototypes
+from ..models.virefsam import FrozenEncoding, ViRefSAM
+from .episodes import EpisodeConfig, Episodes
+from .losses import binary_cross_entropy, dice, diversity
+from .state import Schedule, TrainingState
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Stage 2.
+
+    Attributes:
+        learning_rate: Peak of the cosine schedule.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's.
+        diversity_weight: gamma in L = BCE + Dice + gamma L_reg (method Eq. 8).
+        pseudo_mask_weight: Weight of the same BCE + Dice on the pseudo-mask; 0 as the paper is read.
+    """
+
+    learning_rate: float = 2e-4
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    diversity_weight: float = 0.2
+    pseudo_mask_weight: float = 0.0
+
+
+def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> FrozenEncoding:
+    """Encode training views ``(B, 3, S, S)`` uint8, windows of SAM's frame, with the frozen encoder."""
+    pixels = (images.float() - model.sam.pixel_mean) / model.sam.pixel_std
+    with torch.no_grad():
+        return FrozenEncoding(pixels, encode(model.sam.image_encoder, pixels, origin=origin), images.shape[-1])
+
+
+def run_episodes(
+    model: ViRefSAM, batch: dict[str, Any], generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Segment the targets of a batch of episodes.
+
+    Args:
+        model: The model.
+        batch: From `Episodes`, on the model's device.
+        generator: Draws the Voronoi seeds; ``None`` for the deterministic ones of evaluation.
+
+    Returns:
+        Logits ``(B, S/4, S/4)``, pseudo-mask logits ``(B, S/16, S/16)``, embeddings ``(B, N_q, 256)``.
+    """
+    references, origin = batch["references"], batch["origin"]
+    count, shots = references.shape[:2]
+    features = encode_views(model, references.flatten(0, 1), origin).features
+    features = features.view(count, shots, *features.shape[1:])
+    prototypes = compute_prototypes(features, batch["reference_masks"], model.config.background_cells, generator)
+    logits, pseudo, embeddings = model(encode_views(model, batch["target"], origin), prototypes, origin)
+    return logits, pseudo.logits, embeddings
+
+
+def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, generator: torch.Generator) -> Tensor:
+    """L = BCE + Dice + gamma L_reg (method Eq. 8) on logits scaled up to half the view's side."""
+    logits, pseudo, embeddings = run_episodes(model, batch, generator)
+    target = F.avg_pool2d(batch["mask"].float()[:, None], 2)[:, 0]
+    weight = F.avg_pool2d(batch["counted"].float()[:, None], 2)[:, 0]
+
+    def supervised(coarse: Tensor) -> Tensor:
+        scaled = F.interpolate(coarse[:, None], size=target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        return (binary_cross_entropy(scaled, target, weight) + dice(scaled, target, weight)).mean()
+
+    loss = supervised(logits) + config.diversity_weight * diversity(embeddings, model.config.diversity)
+    if config.pseudo_mask_weight:
+        loss = loss + config.pseudo_mask_weight * supervised(pseudo)
+    return loss
+
+
+def train_adapters(
+    model: ViRefSAM,
+    episodes: Episodes,
+    draws: EpisodeConfig,
+    config: TrainerConfig,
+    state: TrainingState,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    workers: int = 1,
+) -> None:
+    """Train the prompt encoder and the adapters from where `state` stands to the last batch of `episodes`.
+
+    Args:
+        model: The model; its SAM stays as it is.
+        episodes: Batches of episodes.
+        draws: The configuration of `episodes`; part of what a resumed run has to match.
+        config: Rates and weights.
+        state: Optimiser, step and where they are saved; resumed when a file is there.
+        on_step: Told each step's loss; may raise to stop, after which the run can be resumed.
+        workers: Processes that draw the episodes.
+    """
+    model.train()
+    device = model.vcp.queries.device
+    schedule = Schedule(config.learning_rate, config.warmup, draws.steps)
+    state.begin(list(model.parameters()), model, config.weight_decay, {**asdict(draws), **asdict(config)})
+    remaining = Subset(episodes, range(state.step, draws.steps))
+    loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    try:
+        for batch in loader:
+            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            generator = torch.Generator().manual_seed(draws.seed * 1_000_003 + state.step)
+            loss = episode_loss(model, batch, config, generator)
+            state.optimise(loss, schedule)
+            on_step(state.step, float(loss.detach()))
+    finally:
+        state.save()
+        model.eval()

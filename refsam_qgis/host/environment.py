@@ -1,0 +1,73 @@
+"""Where the engine's Python is, and the environment its process gets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..engine.errors import RefSAMError
+
+PYTHON_VARIABLE = "REFSAM_ENGINE_PYTHON"
+HOME_VARIABLE = "REFSAM_HOME"
+
+# QGIS points these at its own libraries; the engine's GDAL, PROJ and Python must not find them.
+_DROPPED_PREFIXES = ("PROJ_", "GDAL_", "QGIS_", "QT_", "DYLD_")
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD")
+
+
+def default_engine_python(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the set-up puts the engine's Python: under ``REFSAM_HOME``, or ``.refsam`` in the user's home."""
+    home = Path(environ[HOME_VARIABLE]) if environ.get(HOME_VARIABLE) else Path.home() / ".refsam"
+    return home / "env" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def find_engine_python(setting: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the engine's Python: the user's setting, the variable ``REFSAM_ENGINE_PYTHON``, or the default place.
+
+    Args:
+        setting: Path the user chose in QGIS; empty or ``None`` when there is none.
+        environ: Environment variables.
+
+    Raises:
+        RefSAMError: With code ``environment`` when there is no such file.
+    """
+    chosen = setting or environ.get(PYTHON_VARIABLE)
+    python = Path(chosen) if chosen else default_engine_python(environ)
+    if python.is_file():
+        return python
+    if setting:
+        remedy = "correct the setting 'refsam/engine_python'"
+    elif chosen:
+        remedy = f"correct the variable {PYTHON_VARIABLE}"
+    else:
+        remedy = (
+            "run scripts/setup of RefSAM, or point the setting 'refsam/engine_python' "
+            f"or the variable {PYTHON_VARIABLE} at a Python that has it"
+        )
+    raise RefSAMError("environment", f"RefSAM's engine is not installed: there is no {python}; {remedy}.")
+
+
+def engine_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables for the engine's process: those of `environ` without QGIS's own paths."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
+    }
+    return {**kept, "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+
+
+def worker_command(python: Path) -> list[str]:
+    """Return the command line of the worker.
+
+    The plugin's folder lies among other plugins', so its parent goes to the end of the engine's module path, where
+    nothing beside ``refsam_qgis`` can shadow the engine's libraries.
+    """
+    parent = str(Path(__file__).resolve().parents[2])
+    bootstrap = (
+        f"import sys; sys.path.append({parent!r}); "
+        "from refsam_qgis.engine.worker import serve_standard_streams; sys.exit(serve_standard_streams())"
+    )
+    return [str(python), "-c", bootstrap]

@@ -1,0 +1,38 @@
+"""The plugin as QGIS sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qgis.core import QgsApplication
+
+from .host.engine import close_shared_client
+from .provider import RefSAMProvider
+
+
+class RefSAMPlugin:
+    """Registers the Processing provider.
+
+    Args:
+        iface: QGIS's window, or ``None`` in ``qgis_process``.
+    """
+
+    def __init__(self, iface: Any) -> None:
+        self._iface = iface
+        self._provider: RefSAMProvider | None = None
+
+    def initProcessing(self) -> None:
+        """Add the provider; ``qgis_process`` calls this alone."""
+        self._provider = RefSAMProvider()
+        QgsApplication.processingRegistry().addProvider(self._provider)
+
+    def initGui(self) -> None:
+        """Add what belongs to QGIS's window."""
+        self.initProcessing()
+
+    def unload(self) -> None:
+        """Take everything back and end the engine."""
+        if self._provider is not None:
+            QgsApplication.processingRegistry().removeProvider(self._provider)
+            self._provider = None
+        close_shared_client()

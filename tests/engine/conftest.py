@@ -1,0 +1,64 @@
+"""Fixtures that write small rasters and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from tests.engine.stand_ins import HALF_METRE, UTM
+
+
+@pytest.fixture
+def write_raster(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that writes ``(bands, h, w)`` values as a GeoTIFF and returns its path."""
+
+    def write(
+        values: NDArray[Any],
+        name: str = "image.tif",
+        crs: str | None = UTM,
+        transform: Affine = HALF_METRE,
+        colormap: dict[int, tuple[int, ...]] | None = None,
+        colorinterp: Sequence[Any] | None = None,
+        mask: NDArray[np.uint8] | None = None,
+        **profile: Any,
+    ) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count, height, width = values.shape
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
+            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, crs=crs,
+            transform=transform, **profile,
+        ) as dataset:  # fmt: skip
+            dataset.write(values)
+            if colorinterp is not None:
+                dataset.colorinterp = colorinterp
+            if colormap is not None:
+                dataset.write_colormap(1, colormap)
+            if mask is not None:
+                dataset.write_mask(mask)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def write_vector(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that writes geometries (in map coordinates) with fields and returns the path."""
+
+    def write(
+        geometries: Sequence[Any], name: str = "marks.gpkg", crs: str | None = UTM, **fields: Sequence[Any]
+    ) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gpd.GeoDataFrame(fields, geometry=list(geometries), crs=crs).to_file(path)
+        return str(path)
+
+    return write

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.job import ModelOptions
+from refsam_qgis.engine.models import checkpoints
+from refsam_qgis.engine.models.sam import build_sam
+from refsam_qgis.engine.models.training_free import TrainingFreeSegmenter
+from refsam_qgis.engine.models.virefsam import ViRefSAM, ViRefSAMSegmenter
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sam):
+    """A compact SAM in SAM's own `.pth` form and in ours, and adapters for it, in a folder with a hard name."""
+    folder = tmp_path_factory.mktemp("weights") / "Gewichte und 权重"
+    folder.mkdir()
+    torch.save(sam.state_dict(), folder / "sam.pth")
+    checkpoints.save_weights(sam.state_dict(), folder / "sam.safetensors")
+    model = ViRefSAM(sam)
+    checkpoints.save_weights(
+        model.trainable_state(), folder / "adapters.safetensors", checkpoints.adapters_metadata(model.config)
+    )
+    return folder
+
+
+def options(folder, checkpoint="sam.pth", **changes):
+    return ModelOptions(model="compact", checkpoint=str(folder / checkpoint), device="cpu", **changes)
+
+
+def test_pth_round_trip_is_exact(folder, sam):
+    loaded = checkpoints.load_sam(options(folder)).state_dict()
+    assert set(loaded) == set(sam.state_dict())
+    assert all(torch.equal(loaded[name], value) for name, value in sam.state_dict().items())
+
+
+def test_safetensors_are_16_bit_and_load_as_32_bit(folder, sam):
+    assert all(value.dtype == torch.float16 for value in load_file(folder / "sam.safetensors").values())
+    loaded = checkpoints.load_sam(options(folder, "sam.safetensors"))
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, sam.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_auto_picks_what_the_weights_allow(folder):
+    assert isinstance(checkpoints.load_segmenter(options(folder)), TrainingFreeSegmenter)
+    with_adapters = options(folder, adapters=str(folder / "adapters.safetensors"))
+    assert isinstance(checkpoints.load_segmenter(with_adapters), ViRefSAMSegmenter)
+
+
+def test_loaded_segmenter_finds_something(folder):
+    from refsam_qgis.engine.models.segmenter import Shots
+
+    segmenter = checkpoints.load_segmenter(options(folder, adapters=str(folder / "adapters.safetensors")))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8, generator=generator)
+    masks = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    masks[:, 20:50, 20:50] = 1
+    valid = torch.ones(1, 96, 96, dtype=torch.bool)
+    logits = segmenter.segment(segmenter.encode(images, valid), segmenter.describe(Shots(images, masks, valid)))
+    assert logits.shape == (1, 96, 96)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("missing.pth", None, "does not exist"),
+        ("text.pth", b"this is no checkpoint", "not a SAM checkpoint"),
+        ("text.safetensors", b"neither is this", "not a SAM checkpoint"),
+        ("empty.pth", b"", "not a SAM checkpoint"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RefSAMError, match=told) as caught:
+        checkpoints.load_sam(ModelOptions(checkpoint=str(tmp_path / name)))
+    assert name in str(caught.value)
+    assert caught.value.code == "checkpoint"
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"image_encoder.pos_embed": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(RefSAMError, match="not a SAM checkpoint"):
+        checkpoints.load_sam(ModelOptions(checkpoint=str(tmp_path / "evil.pth")))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["drop", "add", "reshape"])
+def test_every_key_and_shape_is_checked(tmp_path, sam, damage):
+    state = dict(sam.state_dict())
+    if damage == "drop":
+        del state["mask_decoder.iou_token.weight"]
+    elif damage == "add":
+        state["extra"] = torch.zeros(1)
+    else:
+        state["mask_decoder.iou_token.weight"] = torch.zeros(1, 7)
+    torch.save(state, tmp_path / "sam.pth")
+    with pytest.raises(RefSAMError, match="1 (weights missing|foreign|of another shape)"):
+        checkpoints.load_sam(ModelOptions(checkpoint=str(tmp_path / "sam.pth")))
+
+
+def test_checkpoint_of_another_size_is_refused(folder):
+    with pytest.raises(RefSAMError, match="does not fit SAM model 'vit_b'"):
+        checkpoints.load_sam(ModelOptions(model="vit_b", checkpoint=str(folder / "sam.pth")))
+
+
+def test_missing_weights_say_where_to_get_them():
+    with pytest.raises(RefSAMError, match=r"sam_vit_l_0b3195\.pth"):
+        checkpoints.load_segmenter(ModelOptions(model="vit_l"))
+
+
+def test_virefsam_without_adapters_is_explained(folder):
+    with pytest.raises(RefSAMError, match="training_free"):
+        checkpoints.load_segmenter(options(folder, method="virefsam"))
+
+
+def test_adapters_file_that_is_none(folder):
+    with pytest.raises(RefSAMError, match="not an adapters file"):
+        checkpoints.load_segmenter(options(folder, adapters=str(folder / "sam.pth")))
+
+
+def test_absent_device_is_explained(folder):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(RefSAMError, match="'cuda' is not available"):
+        checkpoints.load_segmenter(ModelOptions(checkpoint=str(folder / "sam.pth"), device="cuda"))
+
+
+def test_bundled_weights_load_and_fit_the_download_limit():
+    files = [checkpoints.COMPACT_SAM, checkpoints.COMPACT_ADAPTERS]
+    assert sum(path.stat().st_size for path in files) <= 15_000_000
+    assert isinstance(checkpoints.load_segmenter(ModelOptions(device="cpu")), ViRefSAMSegmenter)
+
+
+def test_build_sam_is_in_evaluation_mode():
+    assert not build_sam("compact").training

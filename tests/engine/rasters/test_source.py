@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine, from_origin
+from rasterio.windows import Window
+
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters.source import RasterSource
+
+WHOLE = Window(0, 0, 40, 30)
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (3, 30, 40), dtype=np.uint8)
+
+
+def test_windows_that_stick_out_are_filled_invalid(write_raster, rgb):
+    with RasterSource(write_raster(rgb)) as raster:
+        image, valid = raster.read(Window(-5, -3, 50, 40))
+        beside, nothing = raster.read(Window(100, 100, 8, 8))
+    assert valid.sum() == 30 * 40 and valid[3:33, 5:45].all()
+    assert np.array_equal(image[:, 3:33, 5:45], rgb)
+    assert not image[:, ~valid].any() and not nothing.any() and not beside.any()
+
+
+@pytest.mark.parametrize("name", ["with space.tif", "снимок/日本 é.tif"])
+def test_any_path(write_raster, rgb, name):
+    with RasterSource(write_raster(rgb, name=name)) as raster:
+        assert np.array_equal(raster.read(WHOLE)[0], rgb)
+
+
+def test_nodata_alpha_mask_band_and_nan_are_invalid(write_raster, rgb):
+    hole = np.zeros((30, 40), bool)
+    hole[5:9, 6:12] = True
+    holed = rgb.clip(1)
+    holed[:, hole] = 0
+    alpha = np.where(hole, 0, 255).astype(np.uint8)
+    floats = rgb.astype(np.float32)
+    floats[1, hole] = np.nan
+    rgba = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    paths = [
+        write_raster(holed, "nodata.tif", nodata=0),
+        write_raster(np.concatenate([rgb, alpha[None]]), "alpha.tif", colorinterp=rgba),
+        write_raster(rgb, "mask.tif", mask=alpha),
+        write_raster(floats, "nan.tif"),
+    ]
+    for path in paths:
+        with RasterSource(path) as raster:
+            image, valid = raster.read(WHOLE)
+        assert np.array_equal(valid, ~hole), path
+        assert not image[:, hole].any(), path
+
+
+def test_a_pixel_with_one_band_at_nodata_is_valid(write_raster, rgb):
+    rgb = rgb.clip(1)
+    rgb[0, 3, 3] = 0
+    with RasterSource(write_raster(rgb, nodata=0)) as raster:
+        assert raster.read(WHOLE)[1].all()
+
+
+def test_palette_becomes_its_colours(write_raster):
+    indices = (np.arange(1200).reshape(1, 30, 40) % 7).astype(np.uint8)
+    table = {i: (10 * i, 255 - i, 3 * i, 255) for i in range(7)}
+    with RasterSource(write_raster(indices, colormap=table)) as raster:
+        image, _ = raster.read(WHOLE)
+    colours = np.array([table[i][:3] for i in range(7)], np.uint8)
+    assert np.array_equal(image, colours[indices[0]].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_one_and_two_bands_are_grey(write_raster, rgb, bands):
+    with RasterSource(write_raster(rgb[:bands])) as raster:
+        image, _ = raster.read(WHOLE)
+    assert np.array_equal(image, np.repeat(rgb[:1], 3, axis=0))
+
+
+def test_bands_come_from_interpretation_then_description_then_order(write_raster, rgb):
+    four = np.concatenate([rgb, 255 - rgb[:1]])
+    bgr = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined)
+    by_colour = write_raster(four, "colour.tif", colorinterp=bgr)
+    by_name = write_raster(four, "name.tif", photometric="minisblack")
+    with rasterio.open(by_name, "r+") as dataset:
+        dataset.descriptions = ("NIR", "Blue", "Red", "Green")
+    by_order = write_raster(four, "order.tif", photometric="minisblack")
+    expected = {by_colour: (3, 2, 1), by_name: (3, 4, 2), by_order: (1, 2, 3)}
+    for path, bands in expected.items():
+        with RasterSource(path) as raster:
+            assert raster.bands == bands
+    with RasterSource(by_order, (4, 1, 2)) as raster:
+        assert np.array_equal(raster.read(WHOLE)[0], four[[3, 0, 1]])
+
+
+def test_uint16_is_stretched_between_percentiles_of_the_whole_raster(write_raster):
+    values = np.random.default_rng(1).integers(100, 4000, (3, 30, 40)).astype(np.uint16)
+    values[:, :3] = 65535
+    low, high = np.percentile(values[:, 3:].reshape(3, -1), (2, 98), axis=1)
+    expected = np.rint(((values - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1) * 255)
+    with RasterSource(write_raster(values, nodata=65535)) as raster:
+        whole, valid = raster.read(WHOLE)
+        part, _ = raster.read(Window(20, 15, 10, 10))
+    assert np.array_equal(whole[:, valid], expected[:, valid])
+    assert np.array_equal(part, whole[:, 15:25, 20:30])
+
+
+def test_stretch_none_clips_and_percentile_stretches_bytes(write_raster, rgb):
+    path = write_raster(rgb.astype(np.int16) * 4 - 100)
+    with RasterSource(path, stretch="none") as raster:
+        assert np.array_equal(raster.read(WHOLE)[0], (rgb.astype(int) * 4 - 100).clip(0, 255))
+    dull = write_raster(rgb // 4 + 50, "dull.tif")
+    with RasterSource(dull, stretch="percentile") as raster:
+        assert np.ptp(raster.read(WHOLE)[0]) == 255
+    with RasterSource(dull) as raster:
+        assert np.array_equal(raster.read(WHOLE)[0], rgb // 4 + 50)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "expected"),
+    [
+        ("EPSG:32640", from_origin(500000, 2790000, 0.5, 0.5), 0.5 / 0.9996),
+        ("EPSG:32640", Affine(0.5, 0, 500000, 0, 0.5, 2790000), 0.5 / 0.9996),
+        ("EPSG:32640", Affine.translation(500000, 2790000) * Affine.rotation(30) * Affine.scale(2, -2), 2 / 0.9996),
+        ("EPSG:2263", from_origin(984250, 200000, 1, 1), 1200 / 3937),
+        (None, from_origin(0, 0, 3, 3), 3.0),
+    ],
+    ids=["utm", "south-up", "rotated", "feet", "none"],
+)
+def test_ground_sample_distance(write_raster, rgb, crs, transform, expected):
+    with RasterSource(write_raster(rgb, crs=crs, transform=transform)) as raster:
+        assert raster.gsd == pytest.approx(expected, rel=2e-4)
+
+
+def test_ground_sample_distance_of_degrees(write_raster, rgb):
+    geod = pyproj.Geod(ellps="WGS84")
+    with RasterSource(write_raster(rgb, crs="EPSG:4326", transform=from_origin(10, 60, 1e-5, 1e-5))) as raster:
+        _, _, east = geod.inv(10, 60, 10.00001, 60)
+        _, _, north = geod.inv(10, 60, 10, 60.00001)
+        assert raster.gsd == pytest.approx((east * north) ** 0.5, rel=1e-4)
+
+
+def test_unusable_files_are_named(tmp_path, write_raster, rgb):
+    foreign = tmp_path / "notes.txt"
+    foreign.write_text("not a raster")
+    with pytest.raises(RefSAMError, match=r"missing\.tif' does not exist"):
+        RasterSource(str(tmp_path / "missing.tif"))
+    with pytest.raises(RefSAMError, match=r"notes\.txt' cannot be read as a raster"):
+        RasterSource(str(foreign))
+    with pytest.raises(RefSAMError, match="has no band 5; use bands 1 to 3"):
+        RasterSource(write_raster(rgb), (1, 2, 5))
+    with pytest.raises(RefSAMError, match="2 bands were given"):
+        RasterSource(write_raster(rgb), (1, 2))
+
+
+def test_a_damaged_file_is_named(write_raster):
+    noise = np.random.default_rng(2).integers(0, 256, (3, 300, 300), dtype=np.uint8)
+    path = write_raster(noise, compress="deflate")
+    with open(path, "r+b") as stream:
+        stream.truncate(100_000)
+    with pytest.raises(RefSAMError, match="is damaged near row"), RasterSource(path) as raster:
+        raster.read(Window(0, 0, 300, 300))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from rasterio.crs import CRS
+from rasterio.features import rasterize, shapes
+from rasterio.transform import Affine, from_origin
+from scipy.ndimage import label
+
+from refsam_qgis.engine.rasters.geodesy import GroundMeasure
+from refsam_qgis.engine.rasters.vectorise import Vectoriser
+
+UTM = CRS.from_epsg(32640)
+NORTH_UP = from_origin(500000, 2790000, 0.5, 0.5)
+
+
+def vectorise(classes, step=None, crs=UTM, transform=NORTH_UP, scores=None, **options):
+    measure = GroundMeasure(crs)
+    gsd = measure.pixel_size(transform, classes.shape[1], classes.shape[0])
+    vectoriser = Vectoriser(transform, measure, gsd, **options)
+    scores = np.full(classes.shape, 0.75, np.float32) if scores is None else scores
+    for row in range(0, len(classes), step or len(classes)):
+        rows = slice(row, row + (step or len(classes)))
+        vectoriser.add(classes[rows], scores[rows])
+    return vectoriser.finish()
+
+
+def blobs(seed=0, shape=(90, 70)):
+    noise = np.random.default_rng(seed).normal(size=shape)
+    return np.digitize(noise, [0.0, 0.9]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("step", [1, 7, 32])
+def test_row_blocks_do_not_change_the_objects(step):
+    classes = blobs()
+    scores = np.random.default_rng(1).random(classes.shape).astype(np.float32)
+    whole, pieces = (vectorise(classes, size, scores=scores) for size in (None, step))
+    assert np.array_equal(whole.class_ids, pieces.class_ids)
+    assert np.allclose(whole.scores, pieces.scores)
+    assert shapely.equals(whole.polygons, pieces.polygons).all()
+    assert np.array_equal(shapely.get_num_coordinates(whole.polygons), shapely.get_num_coordinates(pieces.polygons))
+
+
+def test_objects_are_those_of_rasterio_and_draw_back_to_the_raster():
+    classes = blobs()
+    table = vectorise(classes, 16)
+    expected = sum(1 for _ in shapes(classes, classes > 0, connectivity=4))
+    assert len(table.polygons) == expected
+    assert shapely.is_valid(table.polygons).all()
+    back = rasterize(zip(table.polygons, table.class_ids, strict=True), classes.shape, transform=NORTH_UP)
+    assert np.array_equal(back, classes)
+
+
+def test_scores_are_means_over_the_pixels():
+    classes = blobs()
+    scores = np.random.default_rng(1).random(classes.shape).astype(np.float32)
+    table = vectorise(classes, 8, scores=scores)
+    means = []
+    for class_id in (1, 2):
+        labels, count = label(classes == class_id)
+        means += [scores[labels == i].mean() for i in range(1, count + 1)]
+    assert np.allclose(np.sort(table.scores), np.sort(means), atol=1e-6)
+
+
+def test_objects_are_ordered_from_top_to_bottom():
+    classes = np.zeros((40, 40), np.uint8)
+    classes[2:38, 30:32] = 1  # starts first and ends last
+    classes[10:12, 2:8] = 2
+    classes[20:22, 2:8] = 1
+    table = vectorise(classes, 5)
+    assert table.class_ids.tolist() == [1, 2, 1]
+    assert table.polygons[0].bounds[3] > table.polygons[1].bounds[3] > table.polygons[2].bounds[3]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [NORTH_UP, Affine(0.5, 0, 5e5, 0, 0.5, 2.79e6), Affine.translation(5e5, 2.79e6) * Affine.rotation(25)],
+    ids=["north-up", "south-up", "rotated"],
+)
+def test_projected_areas_equal_planar_ones(transform):
+    classes = blobs()
+    table = vectorise(classes, 16, transform=transform)
+    planar = shapely.area(table.polygons)
+    assert planar.sum() == pytest.approx((classes > 0).sum() * abs(transform.determinant))
+    assert np.allclose(table.areas, planar, rtol=1e-3)
+
+
+def test_geographic_areas_equal_an_equal_area_projection():
+    transform = from_origin(10, 60, 0.01, 0.005)
+    classes = np.zeros((60, 80), np.uint8)
+    classes[5:55, 10:70] = 1
+    classes[20:30, 20:40] = 0
+    table = vectorise(classes, 16, crs=CRS.from_epsg(4326), transform=transform)
+    to_equal_area = pyproj.Transformer.from_crs(4326, 6933, always_xy=True).transform
+    expected = shapely.transform(shapely.segmentize(table.polygons[0], 0.001), to_equal_area, interleaved=False).area
+    assert table.areas == pytest.approx([expected], rel=1e-4)
+
+
+def test_areas_without_crs_are_planar():
+    classes = np.zeros((10, 10), np.uint8)
+    classes[2:4, 2:7] = 1
+    assert vectorise(classes, crs=None, transform=from_origin(0, 0, 3, 3)).areas.tolist() == [90.0]
+
+
+def test_small_objects_are_left_out():
+    classes = np.zeros((20, 20), np.uint8)
+    classes[1, 1] = classes[5:9, 5:9] = 1
+    assert len(vectorise(classes, 3, min_area=1.0).polygons) == 1
+    assert len(vectorise(classes, 3, min_area=0.2).polygons) == 2
+
+
+def test_simplified_neighbours_share_their_border():
+    rows, columns = np.mgrid[:80, :80]
+    classes = np.where(columns + rows // 3 > 50, 2, 1).astype(np.uint8)
+    table = vectorise(classes, 16, simplify=1.5)
+    outline = vectorise(classes)
+    assert shapely.is_valid(table.polygons).all()
+    assert shapely.get_num_coordinates(table.polygons).sum() < shapely.get_num_coordinates(outline.polygons).sum()
+    first, second = table.polygons
+    assert first.intersection(second).area < 1e-9
+    assert shapely.union_all(table.polygons).area == pytest.approx(1600, rel=0.01)
+    assert table.areas == pytest.approx(shapely.area(table.polygons), rel=1e-3)
+
+
+def test_nothing_found():
+    table = vectorise(np.zeros((20, 20), np.uint8), 8, simplify=1.0)
+    assert len(table.polygons) == len(table.areas) == 0

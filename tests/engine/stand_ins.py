@@ -1,0 +1,72 @@
+"""Stand-ins for the model and the listener, and the scene that the raster path is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from torch import Tensor
+
+from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.models.segmenter import FOREGROUND, Shots
+
+UTM = "EPSG:32640"
+HALF_METRE = from_origin(320000.0, 2790000.0, 0.5, 0.5)
+RED = (200, 30, 30)
+BLUE = (30, 30, 200)
+GROUND = (90, 120, 60)
+
+
+class ColourSegmenter:
+    """Finds the mean colour of the marked pixels; what it says of a pixel depends on that pixel alone."""
+
+    device = torch.device("cpu")
+
+    def describe(self, shots: Shots) -> Tensor:
+        marked = shots.masks == FOREGROUND
+        return torch.stack([shots.images[:, band][marked].float().mean() for band in range(3)])
+
+    def encode(self, images: Tensor, valid: Tensor) -> Tensor:
+        return images.float()
+
+    def segment(self, encoding: Tensor, reference: Tensor) -> Tensor:
+        return 4 - (encoding - reference[None, :, None, None]).norm(dim=1) / 8
+
+
+class RampSegmenter(ColourSegmenter):
+    """Says something else at every place of a tile, as networks do near borders."""
+
+    def segment(self, encoding: Tensor, reference: Tensor) -> Tensor:
+        side = encoding.shape[-1]
+        ramp = torch.linspace(-3, 3, side)
+        return (ramp[:, None] + ramp[None, :])[None]
+
+
+class Recorder(SilentReporter):
+    """Keeps what it hears, and cancels after so many progress events if asked to."""
+
+    def __init__(self, cancel_after: int | None = None) -> None:
+        self.messages: list[str] = []
+        self.events: list[tuple[float, str, float | None]] = []
+        self._cancel_after = cancel_after
+
+    def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
+        self.events.append((fraction, stage, remaining_seconds))
+
+    def log(self, message: str) -> None:
+        self.messages.append(message)
+
+    def is_cancelled(self) -> bool:
+        return self._cancel_after is not None and len(self.events) > self._cancel_after
+
+
+def painted(height: int, width: int, patches: Sequence[tuple[slice, slice, tuple[int, int, int]]]) -> NDArray[np.uint8]:
+    """Return an RGB image ``(3, h, w)`` of ground with coloured patches."""
+    image = np.empty((3, height, width), np.uint8)
+    image[:] = np.array(GROUND, np.uint8)[:, None, None]
+    for rows, columns, colour in patches:
+        image[:, rows, columns] = np.array(colour, np.uint8)[:, None, None]
+    return image

@@ -1,0 +1,132 @@
+"""The command line: exit codes, one sentence on standard error, and no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refsam_qgis.engine import __main__ as cli
+from refsam_qgis.engine import runner
+from refsam_qgis.engine.arguments import build_parser, job_from_arguments
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.events import check_cancelled
+from refsam_qgis.engine.job import SegmentJob, TrainJob, to_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+SEGMENT = ["segment", "--input", "a.tif", "--references", "r.gpkg", "--polygons", "out.gpkg"]
+
+
+def parse(*arguments):
+    return job_from_arguments(build_parser().parse_args(arguments))
+
+
+def test_defaults_are_those_of_the_job():
+    job = parse(*SEGMENT)
+    plain = SegmentJob(input="a.tif", references=job.references, outputs=job.outputs)
+    assert job == plain
+
+
+def test_every_field_of_a_segment_job_has_a_flag():
+    job = parse(
+        *SEGMENT, "--reference-raster", "b.tif", "--reference-layer", "l", "--class-field", "c", "--annotation",
+        "partial", "--model", "vit_b", "--checkpoint", "c.pth", "--adapters", "a.safetensors", "--method", "virefsam",
+        "--device", "cpu", "--bands", "3", "2", "1", "--stretch", "none", "--extent", "0", "1", "2", "3", "--tile-size",
+        "512", "--overlap", "25", "--threshold", "0.4", "--min-area", "3", "--simplify", "1", "--mask", "m.tif",
+        "--probability", "p.tif", "--report", "r.json",
+    )  # fmt: skip
+    default = to_dict(SegmentJob(input="", references=type(job.references)(vector="")))
+
+    def leaves(document):
+        return [leaf for value in document.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+
+    same = [a for a, b in zip(leaves(to_dict(job)), leaves(default), strict=True) if a == b]
+    assert same == ["segment"]
+
+
+def test_no_resume():
+    assert parse("train", "--output", "a.safetensors", "--no-resume") == TrainJob("a.safetensors", resume=False)
+
+
+def test_a_job_document_runs_the_same_job(tmp_path):
+    job = parse(*SEGMENT, "--extent", "0", "1", "2", "3")
+    path = tmp_path / "größe job.json"
+    path.write_text(json.dumps(to_dict(job)), encoding="utf-8")
+    assert parse("run", str(path)) == job
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"kind": "dance"}', '{"kind": "segment"}'])
+def test_a_bad_job_document_is_refused(tmp_path, text):
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    with pytest.raises(RefSAMError, match=r"\.$"):
+        parse("run", str(path))
+
+
+def test_an_output_is_required():
+    with pytest.raises(RefSAMError, match="--polygons"):
+        parse("segment", "--input", "a.tif", "--references", "r.gpkg")
+
+
+def test_result_is_json_on_standard_output(monkeypatch, capsys):
+    def run(job, reporter):
+        reporter.progress(0.5, "half", 2.0)
+        reporter.log("a word")
+        return {"object_count": 3}
+
+    monkeypatch.setattr(runner, "run_job", run)
+    assert cli.main(SEGMENT) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"object_count": 3}
+    assert "a word" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RefSAMError("reference", "Draw more."), "Draw more."),
+        (MemoryError(), "Memory ran out"),
+        (OSError(28, "No space left on device", "/x"), "The disk is full at /x"),
+        (ModuleNotFoundError("No module named 'torch'"), "environment is incomplete"),
+        (ValueError("odd"), "An unexpected ValueError"),
+    ],
+)
+def test_a_failure_is_one_sentence(monkeypatch, capsys, tmp_path, error, sentence):
+    def run(job, reporter):
+        raise error
+
+    monkeypatch.setenv("REFSAM_HOME", str(tmp_path))
+    monkeypatch.setattr(runner, "run_job", run)
+    assert cli.main(SEGMENT) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err and "Traceback" not in err and len(err.strip().splitlines()[-1:]) == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    def run(job, reporter):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(runner, "run_job", run)
+    with pytest.raises(ValueError, match="odd"):
+        cli.main(["--debug", *SEGMENT])
+
+
+def test_ctrl_c_cancels_the_job(monkeypatch, capsys):
+    import signal
+
+    def run(job, reporter):
+        signal.raise_signal(signal.SIGINT)
+        check_cancelled(reporter)
+
+    monkeypatch.setattr(runner, "run_job", run)
+    assert cli.main(SEGMENT) == 1
+    assert "cancelled" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_status_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "refsam_qgis.engine", "segment"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "--input" in done.stderr

@@ -1,0 +1,58 @@
+"""Job documents: what goes in comes out, and what is wrong is named."""
+
+import json
+
+import pytest
+
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.job import (
+    EvaluateJob,
+    ModelOptions,
+    ReferenceSource,
+    SegmentJob,
+    StatusJob,
+    TrainJob,
+    from_dict,
+    to_dict,
+)
+
+REFERENCES = ReferenceSource("r.gpkg", class_field="Größe")
+JOBS = [
+    SegmentJob("a.tif", REFERENCES, bands=(3, 2, 1), extent=(0.0, 1.0, 2.0, 3.0)),
+    StatusJob(ModelOptions("vit_b", "sam.pth")),
+    TrainJob("out.safetensors", steps=3),
+    EvaluateJob("folder", methods=("random_forest",)),
+]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
+def test_a_job_survives_json(job):
+    assert from_dict(json.loads(json.dumps(to_dict(job)))) == job
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"overlap": 51}, "Overlap"),
+        ({"threshold": -0.1}, "Threshold"),
+        ({"threshold": float("nan")}, "Threshold"),
+        ({"tile_size": 10}, "Tile size"),
+        ({"tile_size": "10"}, "tile_size"),
+        ({"tile_size": True}, "tile_size"),
+        ({"model": {"model": "vit_x"}}, "vit_x"),
+        ({"model": {"method": "magic"}}, "magic"),
+        ({"model": "vit_b"}, "model"),
+        ({"stretch": "more"}, "Stretch"),
+        ({"references": {"vector": "r", "annotation": "some"}}, "some"),
+        ({"references": {}}, "vector"),
+        ({"extent": [0, 1, 2]}, "extent"),
+        ({"bands": "123"}, "bands"),
+        ({"colour": 1}, "colour"),
+        ({"kind": None}, "kind"),
+    ],
+)
+def test_a_wrong_value_is_named(change, named):
+    document = {**to_dict(JOBS[0]), **change}
+    with pytest.raises(RefSAMError, match=named) as caught:
+        from_dict(document)
+    assert caught.value.code == "input"

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from rasterio.transform import Affine, from_origin
+from shapely.geometry import LineString, Point, box
+
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.job import ReferenceSource
+from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+from refsam_qgis.engine.references import MAX_CHIPS, read_references
+from tests.engine.stand_ins import BLUE, HALF_METRE, RED, UTM, Recorder, painted
+
+
+def on_map(geometry, transform=HALF_METRE):
+    return shapely.transform(geometry, lambda x, y: transform * (x, y), interleaved=False)
+
+
+def squares(*corners, side=20):
+    return [on_map(box(x, y, x + side, y + side)) for x, y in corners]
+
+
+@pytest.fixture
+def scene():
+    """One blue and two red squares of 20 pixels on 400 x 500."""
+    patches = [
+        (slice(100, 120), slice(100, 120), RED),
+        (slice(150, 170), slice(160, 180), RED),
+        (slice(130, 150), slice(100, 120), BLUE),
+    ]
+    return painted(400, 500, patches)
+
+
+def read(raster, vector, recorder=None, ground_size=None, **options):
+    source = ReferenceSource(vector, **options)
+    return read_references(source, raster, None, "auto", recorder or Recorder(), ground_size)
+
+
+@pytest.mark.parametrize("annotation", ["complete", "partial"])
+def test_masks_of_polygons(write_raster, write_vector, scene, annotation):
+    raster = write_raster(scene)
+    vector = write_vector(squares((100, 100), (160, 150), (100, 130)), kind=["red", "red", "blue"])
+    found = read(raster, vector, class_field="kind", annotation=annotation)
+    blue, red = found.classes
+    assert [(c.name, c.class_id) for c in found.classes] == [("blue", 1), ("red", 2)]
+    assert red.shots.images.shape == (1, 3, 256, 256)
+    image, mask = red.shots.images[0].numpy(), red.shots.masks[0].numpy()
+    is_red, is_blue = ((image == np.array(c)[:, None, None]).all(axis=0) for c in (RED, BLUE))
+    assert is_red.sum() == 800
+    assert (mask[is_red] == FOREGROUND).all() and (mask[is_blue] == BACKGROUND).all()
+    assert (mask[~is_red & ~is_blue] == (BACKGROUND if annotation == "complete" else UNMARKED)).all()
+    assert (blue.shots.masks[0].numpy() == FOREGROUND).sum() == 400
+
+
+def test_invalid_pixels_are_ignored(write_raster, write_vector, scene):
+    hole = np.full((400, 500), 255, np.uint8)
+    hole[:, 110:] = 0
+    found = read(write_raster(scene, mask=hole), write_vector(squares((100, 100))))
+    shots = found.classes[0].shots
+    assert (shots.masks[~shots.valid] == IGNORE).all() and (~shots.valid).any()
+    assert (shots.masks == FOREGROUND).sum() == 200
+
+
+@pytest.mark.parametrize(("annotation", "rest"), [("complete", BACKGROUND), ("partial", UNMARKED)])
+@pytest.mark.parametrize("shape", [LineString([(100, 105), (120, 105)]), Point(110, 105)], ids=["line", "point"])
+def test_a_guard_ring_surrounds_scribbles(write_raster, write_vector, scene, annotation, rest, shape):
+    found = read(write_raster(scene), write_vector([on_map(shape)]), annotation=annotation)
+    shots = found.classes[0].shots
+    mask, side = shots.masks[0].numpy(), shots.masks.shape[-1]
+    drawn = np.argwhere(mask == FOREGROUND)
+    assert 4 <= len(drawn) <= 75
+    rows, columns = np.mgrid[:side, :side]
+    distance = np.sqrt(np.min((rows[..., None] - drawn[:, 0]) ** 2 + (columns[..., None] - drawn[:, 1]) ** 2, axis=-1))
+    guard = 4 * side / 64
+    others = mask[distance > 0]
+    far = distance[distance > 0] > guard + 1.5
+    near = distance[distance > 0] < guard - 0.5
+    assert (others[near] == IGNORE).all() and (others[far] == rest).all()
+
+
+def test_other_classes_are_background_inside_a_guard_ring(write_raster, write_vector, scene):
+    lines = [on_map(LineString([(100, 110), (119, 110)])), on_map(LineString([(100, 120), (119, 120)]))]
+    found = read(write_raster(scene), write_vector(lines, c=["a", "b"]), class_field="c", annotation="partial")
+    a, b = (c.shots.masks[0].numpy() for c in found.classes)
+    assert (a[b == FOREGROUND] == BACKGROUND).all() and (b[a == FOREGROUND] == BACKGROUND).all()
+
+
+def test_marks_in_another_crs_fall_on_the_same_pixels(write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    shapes = gpd.GeoSeries(squares((100, 100), (160, 150)), crs=UTM)
+    here = read(raster, write_vector(list(shapes), "utm.gpkg"))
+    there = read(raster, write_vector(list(shapes.to_crs(4326)), "wgs.gpkg", crs="EPSG:4326"))
+    assert (here.classes[0].shots.masks == there.classes[0].shots.masks).float().mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(0.5, 0, 320000, 0, 0.5, 2790000),
+        Affine.translation(320000, 2790000) * Affine.rotation(30) * Affine.scale(0.5, -0.5),
+    ],
+    ids=["south-up", "rotated"],
+)
+def test_any_orientation(write_raster, write_vector, scene, transform):
+    raster = write_raster(scene, transform=transform)
+    shots = read(raster, write_vector([on_map(box(100, 100, 120, 120), transform)])).classes[0].shots
+    marked = shots.images.permute(0, 2, 3, 1)[shots.masks == FOREGROUND]
+    assert len(marked) == 400 and (marked.numpy() == RED).all()
+
+
+def test_missing_crs_is_assumed_and_told(write_raster, write_vector, scene):
+    recorder = Recorder()
+    read(write_raster(scene), write_vector(squares((100, 100)), crs=None), recorder)
+    assert "has no CRS" in recorder.messages[0]
+    pixels = write_vector([box(100, 100, 120, 120)], "pixels.gpkg", crs=None)
+    found = read(write_raster(scene, "plain.tif", crs=None, transform=Affine.identity()), pixels)
+    assert (found.classes[0].shots.masks == FOREGROUND).sum() == 400 and found.gsd == 1
+
+
+def test_chip_side_follows_the_objects(write_raster, write_vector, scene):
+    raster = write_raster(np.tile(scene, (1, 4, 4)))
+    for side, expected in ((20, 256), (60, 480), (200, 1024)):
+        found = read(raster, write_vector(squares((100, 100), side=side), f"{side}.gpkg"))
+        assert found.classes[0].shots.images.shape[-1] == expected
+        assert found.chip_ground_size == pytest.approx(expected * 0.5, rel=1e-3)
+    small = read(write_raster(scene[:, :130, :130], "small.tif"), write_vector(squares((100, 100)), "s.gpkg"))
+    assert small.classes[0].shots.images.shape[-1] == 160
+    given = read(raster, write_vector(squares((100, 100)), "given.gpkg"), ground_size=100.0)
+    assert given.classes[0].shots.images.shape[-1] == 200 and given.chip_ground_size == 100.0
+
+
+def test_chips_spread_over_all_marks(write_raster, write_vector):
+    corners = [(x, y) for x in range(50, 2400, 400) for y in range(50, 800, 400)]
+    raster = write_raster(painted(900, 2500, [(slice(y, y + 20), slice(x, x + 20), RED) for x, y in corners]))
+    recorder = Recorder()
+    shots = read(raster, write_vector(squares(*corners[:10])), recorder).classes[0].shots
+    assert (shots.masks == FOREGROUND).flatten(1).sum(1).tolist() == [400] * MAX_CHIPS and not recorder.messages
+    shots = read(raster, write_vector(squares(*corners), "more.gpkg"), recorder).classes[0].shots
+    assert len(shots.images) == MAX_CHIPS and recorder.messages[0].startswith("2 of 12 marks")
+
+
+def test_large_polygons_are_shown_with_their_surroundings(write_raster, write_vector):
+    raster = write_raster(painted(3000, 3000, [(slice(500, 2500), slice(500, 2500), BLUE)]))
+    shots = read(raster, write_vector(squares((500, 500), side=2000)), ground_size=200.0).classes[0].shots
+    share = (shots.masks == FOREGROUND).flatten(1).float().mean(1)
+    assert len(share) == MAX_CHIPS and (share == 1).any() and (share <= 0.9).sum() >= 4
+
+
+def test_polygons_between_pixel_centres_are_not_lost(write_raster, write_vector, scene):
+    shots = read(write_raster(scene), write_vector([on_map(box(100.6, 100.6, 101.3, 101.3))])).classes[0].shots
+    assert (shots.masks == FOREGROUND).sum() == 4
+
+
+def test_numbers_are_classes_by_value(write_raster, write_vector, scene):
+    vector = write_vector(squares((100, 100), (160, 150), (100, 130)), kind=[10, 2, None])
+    recorder = Recorder()
+    found = read(write_raster(scene), vector, recorder, class_field="kind")
+    assert [c.name for c in found.classes] == ["2", "10"]
+    assert "1 marks" in recorder.messages[0]
+
+
+def test_another_reference_raster(write_raster, write_vector, scene):
+    reference = write_raster(scene[::-1, ::2, ::2], "снимок образца.tif", transform=from_origin(320000, 2790000, 1, 1))
+    target = write_raster(np.zeros((3, 50, 50), np.uint8), "target.tif")
+    found = read_references(
+        ReferenceSource(write_vector(squares((100, 100))), reference), target, (3, 3, 3), "auto", Recorder()
+    )
+    assert found.gsd == pytest.approx(1, rel=1e-3)
+    image = found.classes[0].shots.images[0].permute(1, 2, 0)
+    assert (image[found.classes[0].shots.masks[0] == FOREGROUND].numpy() == RED[::-1]).all()
+
+
+def test_unusable_references_are_one_sentence(tmp_path, write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    good = squares((100, 100))
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "foreign.gpkg").write_text("no vector")
+    hole = np.full((400, 500), 255, np.uint8)
+    hole[90:130, 90:130] = 0
+    named = write_vector([*good, *squares((9000, 9000))], "named.gpkg", kind=["a", "b"])
+    cases = [
+        (raster, str(tmp_path / "none.gpkg"), {}, "does not exist"),
+        (raster, str(tmp_path / "foreign.gpkg"), {}, "cannot be read as a vector"),
+        (raster, str(tmp_path / "table.csv"), {}, "has no geometry"),
+        (raster, write_vector([], "empty.gpkg"), {}, "is empty"),
+        (raster, write_vector([None], "null.gpkg"), {}, "has no geometry"),
+        (raster, write_vector(squares((9000, 9000)), "far.gpkg"), {}, "No geometry of .* falls on raster"),
+        (raster, named, {"class_field": "class"}, "has no field 'class'; it has kind"),
+        (raster, named, {"class_field": "kind"}, "Class 'b' of .* marks no valid pixel"),
+        (raster, named, {"layer": "other"}, "has no layer 'other'; it has named"),
+        (raster, write_vector(good, "blank.gpkg", kind=[" "]), {"class_field": "kind"}, "is empty; fill in"),
+        (write_raster(scene, "holed.tif", mask=hole), write_vector(good, "h.gpkg"), {}, "marks no valid pixel"),
+    ]
+    for image, vector, options, sentence in cases:
+        with pytest.raises(RefSAMError, match=sentence) as caught:
+            read(image, vector, **options)
+        assert caught.value.code == "reference" and str(caught.value).endswith(".")
+
+
+def test_no_mark_is_lost_to_its_geometry(write_raster, write_vector, scene):
+    bow_tie = shapely.Polygon([(100, 100), (120, 120), (120, 100), (100, 120)])
+    pair = shapely.MultiPolygon([box(200, 200, 220, 220), box(240, 240, 260, 260)])
+    raised = shapely.force_3d(on_map(box(300, 200, 320, 220)), 5.0)
+    shots = read(write_raster(scene), write_vector([on_map(bow_tie), on_map(pair), raised])).classes[0].shots
+    assert (shots.masks == FOREGROUND).sum() == pytest.approx(1400, abs=30)

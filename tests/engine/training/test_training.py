@@ -1,0 +1,167 @@
+"""Training on a few small windows: what it changes, what it repeats, what it takes up again."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.job import ModelOptions, TrainJob
+from refsam_qgis.engine.models.checkpoints import load_segmenter
+from refsam_qgis.engine.models.sam import build_sam
+from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+from refsam_qgis.engine.models.virefsam import ViRefSAM
+from refsam_qgis.engine.training import annotation
+from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
+from refsam_qgis.engine.training.pretrain import PretrainConfig, PromptViews, pretrain
+from refsam_qgis.engine.training.scenes import CLASSES
+from refsam_qgis.engine.training.sources import TEST_CLASSES, generated_classes
+from refsam_qgis.engine.training.state import Schedule, TrainingState
+from refsam_qgis.engine.training.train import run_train
+from refsam_qgis.engine.training.trainer import TrainerConfig, train_adapters
+
+DRAWS = EpisodeConfig(steps=2, batch=2, window=256, shots=(1,), seed=3)
+
+
+def digest(module):
+    sha = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        sha.update(name.encode() + value.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def fresh_model():
+    torch.manual_seed(0)
+    return ViRefSAM(build_sam("compact"))
+
+
+def train(model, path, draws=DRAWS, on_step=lambda step, loss: None):
+    train_adapters(model, Episodes(draws, ()), draws, TrainerConfig(warmup=1), TrainingState(path), on_step, workers=0)
+
+
+def test_sam_is_frozen_while_adapters_learn(tmp_path):
+    model = fresh_model()
+    sam, vcp, dta = digest(model.sam), digest(model.vcp), digest(model.dta)
+    train(model, tmp_path / "state.pt")
+    assert digest(model.sam) == sam
+    assert digest(model.vcp) != vcp
+    assert digest(model.dta) != dta
+
+
+def test_training_repeats_and_resumes_to_the_same_weights(tmp_path):
+    whole, again, resumed = fresh_model(), fresh_model(), fresh_model()
+    train(whole, tmp_path / "whole.pt")
+    train(again, tmp_path / "again.pt")
+    assert digest(whole) == digest(again)
+
+    def stop_after_one(step, loss):
+        raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        train(resumed, tmp_path / "stopped.pt", on_step=stop_after_one)
+    later = fresh_model()
+    train(later, tmp_path / "stopped.pt")
+    assert digest(later) == digest(whole)
+
+
+def test_state_of_other_settings_is_refused(tmp_path):
+    train(fresh_model(), tmp_path / "state.pt", EpisodeConfig(steps=1, batch=1, window=256))
+    with pytest.raises(RefSAMError, match="other settings"):
+        train(fresh_model(), tmp_path / "state.pt", EpisodeConfig(steps=2, batch=1, window=256))
+
+
+def test_pretraining_lowers_its_loss(tmp_path):
+    torch.manual_seed(0)
+    sam = build_sam("compact")
+    config = PretrainConfig(steps=10, places=1, prompts=2, window=256, warmup=2, learning_rate=1e-3, seed=1)
+    losses = []
+    pretrain(sam, config, TrainingState(tmp_path / "s.pt"), (), lambda s, x: losses.append(x["mask"]), workers=0)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_batches_are_equal_for_equal_index():
+    first, second = Episodes(DRAWS, ())[1], Episodes(DRAWS, ())[1]
+    assert torch.equal(first["target"], second["target"])
+    assert torch.equal(first["reference_masks"], second["reference_masks"])
+    assert not torch.equal(first["target"], Episodes(DRAWS, ())[0]["target"])
+    views = PromptViews(PretrainConfig(places=1, window=256), ())
+    assert torch.equal(views[4]["images"], views[4]["images"])
+
+
+def test_classes_kept_for_testing_are_never_asked_for():
+    assert set(CLASSES) >= TEST_CLASSES
+    assert not set(generated_classes()) & TEST_CLASSES
+    episodes = Episodes(EpisodeConfig(steps=10, batch=3, window=128), ())
+    assert not {name for i in range(10) for name in episodes[i]["classes"]} & TEST_CLASSES
+
+
+def test_episode_masks_hold_the_class():
+    batch = Episodes(DRAWS, ())[0]
+    assert ((batch["reference_masks"] == FOREGROUND).flatten(2).sum(-1) > 0).all()
+    assert batch["references"].shape == (2, 1, 3, 256, 256)
+
+
+def test_schedule():
+    schedule = Schedule(peak=1.0, warmup=4, steps=12)
+    assert [schedule.rate(step) for step in (0, 3)] == [0.25, 1.0]
+    assert schedule.rate(8) == pytest.approx(0.5)
+    assert schedule.rate(12) == pytest.approx(0.0)
+
+
+class TestAnnotation:
+    rng = np.random.default_rng(0)
+    target = np.zeros((256, 256), bool)
+    target[20:60, 20:60] = target[150:200, 150:200] = True
+    instances = np.zeros((256, 256), np.uint16)
+    instances[20:60, 20:60] = 1
+    instances[150:200, 150:200] = 2
+    counted = np.ones((256, 256), bool)
+
+    def test_complete(self):
+        counted = self.counted.copy()
+        counted[:10] = False
+        mask = annotation.complete(self.target, counted)
+        assert (mask[:10] == IGNORE).all()
+        assert ((mask[10:] == FOREGROUND) == self.target[10:]).all()
+        assert (mask[10:][~self.target[10:]] == BACKGROUND).all()
+
+    def test_partial_marks_some_objects_and_says_nothing_of_the_rest(self):
+        mask = annotation.partial(self.target, self.instances, self.counted, self.rng)
+        marked = {int(i) for i in np.unique(self.instances[mask == FOREGROUND])}
+        assert len(marked) == 1
+        assert set(np.unique(mask)) == {FOREGROUND, UNMARKED}
+
+    def test_scribble_stays_inside_and_keeps_a_guard_ring(self):
+        mask = annotation.scribble(self.target, self.counted, self.rng)
+        drawn = mask == FOREGROUND
+        assert drawn.any()
+        assert not (drawn & ~self.target).any()
+        assert drawn.sum() < self.target.sum()
+        assert not (self.target & (mask == BACKGROUND)).any()
+        rows, columns = np.nonzero(drawn)
+        near = mask[max(rows[0] - 60, 0) : rows[0] + 60, max(columns[0] - 60, 0) : columns[0] + 60]
+        assert not (near == BACKGROUND).any()
+
+
+def test_train_job_writes_adapters_that_load(tmp_path, sam_file):
+    options = ModelOptions(checkpoint=str(sam_file), device="cpu")
+    output = tmp_path / "adapters.safetensors"
+    result = run_train(TrainJob(str(output), model=options, steps=1, batch=1), SilentReporter())
+    assert result["steps"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapters.safetensors"]
+    load_segmenter(ModelOptions(checkpoint=str(sam_file), adapters=str(output), device="cpu"))
+
+
+def test_train_job_into_a_missing_folder(tmp_path, sam_file):
+    job = TrainJob(str(tmp_path / "none" / "a.safetensors"), model=ModelOptions(checkpoint=str(sam_file)))
+    with pytest.raises(RefSAMError, match="does not exist"):
+        run_train(job, SilentReporter())
+
+
+@pytest.fixture(scope="module")
+def sam_file(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("sam") / "compact.pth"
+    torch.save(build_sam("compact").state_dict(), path)
+    return path
