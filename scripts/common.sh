@@ -7,6 +7,8 @@ ENGINE_PYTHON="$REFSAM_HOME/env/bin/python"
 PLUGIN_TEST_PYTHON="$REFSAM_HOME/plugin-tests/bin/python"
 QGIS_PYTHON=/usr/bin/python3
 export REFSAM_HOME QT_QPA_PLATFORM=offscreen
+# As the plugin does for its worker: keep freed memory instead of fetching it anew for every tensor.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 say() { printf '== %s\n' "$*"; }

@@ -10,9 +10,9 @@ from PIL import Image
 
 from refsam_qgis.engine.evaluation.episodes import Episode, draw_episodes
 from refsam_qgis.engine.evaluation.evaluate import build_segmenter
-from refsam_qgis.engine.evaluation.image_folder import ImageFolder, scan_folder
 from refsam_qgis.engine.evaluation.metrics import FewShotMetrics
 from refsam_qgis.engine.evaluation.search import read_shots, search_all
+from refsam_qgis.engine.image_folder import ImageFolder, scan_folder
 from refsam_qgis.engine.job import EvaluateJob
 from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.segmenter import FOREGROUND

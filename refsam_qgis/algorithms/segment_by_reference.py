@@ -30,6 +30,7 @@ from qgis.core import (
 from ..engine.errors import RefSAMError
 from ..engine.job import (
     ANNOTATIONS,
+    DEVICES,
     METHODS,
     MODELS,
     STRETCHES,
@@ -41,8 +42,6 @@ from ..engine.job import (
 from ..host.qgis_compat import DOUBLE, INTEGER, POLYGON, VECTOR_POLYGON, VECTOR_WITH_GEOMETRY
 from .base import RefSAMAlgorithm
 from .vector_exchange import CLASS_FIELD, copy_results, export_references, result_fields
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 class SegmentByReference(RefSAMAlgorithm):

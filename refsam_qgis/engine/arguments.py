@@ -11,6 +11,7 @@ from refsam_qgis import __version__
 from .errors import RefSAMError
 from .job import (
     ANNOTATIONS,
+    DEVICES,
     METHODS,
     MODELS,
     STRETCHES,
@@ -24,8 +25,6 @@ from .job import (
     TrainJob,
     from_dict,
 )
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ MODELS = ("compact", "vit_b", "vit_l", "vit_h")
 METHODS = ("auto", "virefsam", "training_free")
 ANNOTATIONS = ("complete", "partial")
 STRETCHES = ("auto", "none", "percentile")
+DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RefSAMError
-from .image_folder import ImageFolder, Sample
+from ..image_folder import ImageFolder, Sample
 
 
 @dataclass(frozen=True)

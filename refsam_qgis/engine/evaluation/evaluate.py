@@ -15,12 +15,12 @@ from typing import Any
 
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
+from ..image_folder import CROP, MIN_PIXELS, ImageFolder, scan_folder
 from ..job import EvaluateJob, ModelOptions
 from ..models.checkpoints import describe_model, load_segmenter
 from ..models.segmenter import ReferenceSegmenter
 from ..rasters.outputs import OutputFiles, disk_errors
 from .episodes import Episode, draw_episodes
-from .image_folder import CROP, MIN_PIXELS, ImageFolder, scan_folder
 from .metrics import FewShotMetrics
 from .search import search_all
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..image_folder import ImageFolder
 from ..models.segmenter import ReferenceSegmenter, Shots
 from .chips import from_square, to_shots, to_square
 from .episodes import Episode
-from .image_folder import ImageFolder
 from .scribbles import scribble
 
 

@@ -101,7 +101,7 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
     config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
@@ -117,7 +117,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+                return {name: file.get_tensor(name).float() for name in file.keys()}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails in many ways on a foreign file; all mean the same to a user
         raise RefSAMError(
@@ -193,7 +193,8 @@ def describe_model(options: ModelOptions) -> dict[str, Any]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise RefSAMError("checkpoint", f"Checkpoint '{path}' does not exist; choose the file again.")
+        remedy = "install RefSAM again" if path.parent == BUNDLED else "choose the file again"
+        raise RefSAMError("checkpoint", f"Checkpoint '{path}' does not exist; {remedy}.")
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:

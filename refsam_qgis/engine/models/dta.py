@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,17 +55,4 @@ class DTAAdapters(nn.ModuleList):
 
     def bind(self, prototypes: Tensor, assignment: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """Fix what the adapters are guided by, leaving one function of the tokens a block."""
-        return [_Bound(adapter, prototypes, assignment) for adapter in self]
-
-
-class _Bound:
-    """An adapter with its prototypes and assignment."""
-
-    def __init__(self, adapter: nn.Module, prototypes: Tensor, assignment: Tensor) -> None:
-        self._adapter = adapter
-        self._prototypes = prototypes
-        self._assignment = assignment
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        residual: Tensor = self._adapter(tokens, self._prototypes, self._assignment)
-        return residual
+        return [partial(adapter, prototypes=prototypes, assignment=assignment) for adapter in self]

@@ -6,8 +6,8 @@ result equals ``ImageEncoderViT.forward`` up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +17,8 @@ from torch.utils.checkpoint import checkpoint
 QUERIES_AT_ONCE = 256
 """Queries whose attention map is held at a time."""
 
-
-class BlockAdapter(Protocol):
-    """What stands parallel to one block's attention (method Eq. 5)."""
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Map a block's input ``(B, h, w, d)`` to a residual of the same shape."""
+BlockAdapter = Callable[[Tensor], Tensor]
+"""What stands parallel to one block's attention: its input ``(B, h, w, d)`` to a residual of the same shape."""
 
 
 def encode(

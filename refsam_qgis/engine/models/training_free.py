@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .decoder import decode
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
-from .sam import PATCH, freeze
+from .sam import GRID, PATCH, freeze
 from .segmenter import FOREGROUND, IGNORE, Shots
 from .virefsam import FrozenEncoding, encode_tiles, grid_masks, resize_logits
 
@@ -50,7 +50,7 @@ class TrainingFreeSegmenter:
     """`ReferenceSegmenter` that needs a SAM checkpoint and nothing else."""
 
     def __init__(self, sam: Any, config: TrainingFreeConfig | None = None) -> None:
-        self.sam = freeze(sam)
+        self.sam: Any = freeze(sam)
         self.config = config or TrainingFreeConfig()
 
     @property
@@ -71,8 +71,8 @@ class TrainingFreeSegmenter:
         masks = grid_masks(shots.masks).to(self.device)
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
-        share = F.adaptive_avg_pool2d((masks == FOREGROUND).float(), prior.shape[-2:])
-        ignored = F.adaptive_avg_pool2d((masks == IGNORE).float(), prior.shape[-2:])
+        share = F.adaptive_avg_pool2d((masks == FOREGROUND).float(), (GRID, GRID))
+        ignored = F.adaptive_avg_pool2d((masks == IGNORE).float(), (GRID, GRID))
         return CalibratedPrototypes(prototypes, best_threshold(prior, share, 1 - ignored))
 
     @torch.inference_mode()
@@ -164,9 +164,10 @@ def connected_components(mask: Tensor, limit: int) -> Tensor:
         if bool((spread == labels).all()):
             break
         labels = spread
-    ids, counts = labels[labels > 0].unique(return_counts=True)
+    ids, counts = torch.unique(labels[labels > 0], return_counts=True)
     largest = ids[counts.argsort(descending=True, stable=True)[:limit]]
-    return labels[0] == largest[:, None, None]
+    parts: Tensor = labels[0] == largest[:, None, None]
+    return parts
 
 
 def _supported(mask: Tensor, prior: Tensor) -> bool:

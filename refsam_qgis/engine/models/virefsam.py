@@ -44,7 +44,7 @@ class ViRefSAM(nn.Module):
     def __init__(self, sam: Any, config: ViRefSAMConfig | None = None) -> None:
         super().__init__()
         self.config = config or ViRefSAMConfig()
-        self.sam = freeze(sam)
+        self.sam: Any = freeze(sam)
         self.vcp = VCPEncoder(self.config)
         encoder = sam.image_encoder
         token_width = encoder.patch_embed.proj.out_channels
@@ -74,7 +74,8 @@ class ViRefSAM(nn.Module):
             Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``.
         """
         features = encoding.features
-        position = self.dense_position(features.shape[-2:], origin)
+        rows, columns = features.shape[-2:]
+        position = self.dense_position((rows, columns), origin)
         refined, pseudo, embeddings = self.vcp(features, position, prototypes)
         sparse, dense = geometric_prompts(
             self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin

@@ -91,7 +91,7 @@ class Episodes(Dataset[dict[str, Any]]):
         config = self._config
         while True:
             place, other, wanted = self._places(rng, name)
-            native = int(round(config.window * 2.0 ** -rng.uniform(0, 2)))
+            native = round(config.window * 2.0 ** -rng.uniform(0, 2))
             references = [self._reference(other, wanted, native, rng) for _ in range(shots)]
             found = [reference for reference in references if reference is not None]
             if len(found) == shots:
@@ -125,7 +125,7 @@ class Episodes(Dataset[dict[str, Any]]):
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """An annotated view of a class, or ``None`` when the draw holds too little of it."""
         # References are seldom taken at exactly the target's scale.
-        side = int(round(native * 2.0 ** rng.uniform(-0.3, 0.3)))
+        side = round(native * 2.0 ** rng.uniform(-0.3, 0.3))
         view = augment(place.draw(rng, max(side, 64), wanted), rng, self._config.window)
         target = view.classes == place.class_id(wanted)
         if target.mean() < LEAST_SHARE:

@@ -94,7 +94,7 @@ class PromptViews(Dataset[dict[str, Any]]):
 
     def _view(self, place: Place, rng: np.random.Generator) -> LabelledImage:
         # A tile of 256 to 1024 pixels fills SAM's 1024 input, so a window shows 1/4 to 1 pixel per input pixel.
-        native = int(round(self._config.window * 2.0 ** -rng.uniform(0, 2)))
+        native = round(self._config.window * 2.0 ** -rng.uniform(0, 2))
         names = place.class_names()
         return augment(place.draw(rng, native, names[int(rng.integers(len(names)))]), rng, self._config.window)
 

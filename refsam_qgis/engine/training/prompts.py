@@ -37,7 +37,9 @@ class PromptSample:
     has_mask: bool
 
 
-def sample_prompts(view: LabelledImage, allowed: frozenset[int], count: int, rng: np.random.Generator) -> list[PromptSample]:
+def sample_prompts(
+    view: LabelledImage, allowed: frozenset[int], count: int, rng: np.random.Generator
+) -> list[PromptSample]:
     """Draw targets and prompts of a view.
 
     A target is one object, or all of a class; a whole class is asked for by a coarse mask, as a pseudo-mask does.
@@ -92,7 +94,8 @@ def _jittered_box(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
     slack = np.tile(np.maximum(box[2:] - box[:2], 4), 2) * rng.normal(0, 0.08, 4).clip(-0.2, 0.2)
-    return (box + slack).clip(0, mask.shape[0] - 1).astype(np.float32)
+    jittered: NDArray[np.float32] = (box + slack).clip(0, mask.shape[0] - 1).astype(np.float32)
+    return jittered
 
 
 def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -120,5 +123,5 @@ def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
 def _smooth_noise(grid: int, rng: np.random.Generator) -> NDArray[np.float32]:
     noise = Image.fromarray(rng.integers(0, 256, (grid, grid), dtype=np.uint8))
     field = np.asarray(noise.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 4)))), np.float32)
-    deviation = float(field.std())
-    return (field - field.mean()) / max(deviation, 1e-3)
+    standardised: NDArray[np.float32] = (field - field.mean()) / max(float(field.std()), 1e-3)
+    return standardised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..errors import RefSAMError
+from ..image_folder import IGNORE_ID, ImageFolder, Sample, scan_folder
 from .scenes import CLASSES, SceneStyle, render_scene, sample_style
 from .views import LabelledImage
 
@@ -19,7 +19,6 @@ TEST_CLASSES = frozenset({"plane", "storage_tank", "swimming_pool", "sports_cour
 """Generated classes that no training label ever names; they are kept to test with."""
 STYLE_CLASSES = frozenset({"novel_object", "novel_ground"})
 """Classes that mean something only within one style."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
 class Place(Protocol):
@@ -70,10 +69,9 @@ def generated_classes(held_out: frozenset[str] = TEST_CLASSES) -> tuple[str, ...
 class FolderPlace:
     """Real images of one scene with their masks."""
 
-    def __init__(self, images: Sequence[Path], classes: dict[int, str], ignore: int, name: str) -> None:
-        self._pairs = [(_read_rgb(path), _read_mask(mask_of(path))) for path in images]
-        self._ids = {label: value for value, label in classes.items() if value != 0}
-        self._ignore = ignore
+    def __init__(self, folder: ImageFolder, samples: Sequence[Sample], name: str) -> None:
+        self._pairs = [(folder.read_image(sample), folder.read_ids(sample)) for sample in samples]
+        self._ids = {label: value for value, label in folder.names.items()}
         self._name = name
 
     def class_names(self) -> Sequence[str]:
@@ -92,8 +90,8 @@ class FolderPlace:
         return LabelledImage(
             image=image[top : top + side, left : left + side],
             classes=classes,
-            instances=_seed_regions(classes, self._ignore, rng),
-            ignore=self._ignore,
+            instances=_seed_regions(classes, rng),
+            ignore=IGNORE_ID,
             namespace=self._name,
         )
 
@@ -113,52 +111,26 @@ class FolderPlace:
         return int(np.clip(row, 0, rows - side)), int(np.clip(column, 0, columns - side))
 
 
-def _seed_regions(classes: NDArray[np.uint8], ignore: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+def _seed_regions(classes: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint16]:
     """Number a few connected regions of a class map, found from random seeds; the rest stays 0."""
     canvas = Image.fromarray(classes.astype(np.int32), mode="I")
     first = 1000
     for number in range(6):
         row, column = (int(rng.integers(n)) for n in classes.shape)
-        if classes[row, column] != ignore and canvas.getpixel((column, row)) < first:  # type: ignore[operator]
+        if classes[row, column] != IGNORE_ID and canvas.getpixel((column, row)) < first:  # type: ignore[operator]
             ImageDraw.floodfill(canvas, (column, row), first + number)
     filled = np.asarray(canvas)
     return np.where(filled >= first, filled - first + 1, 0).astype(np.uint16)
 
 
-def read_folder(folder: Path) -> dict[str, FolderPlace]:
-    """Read a folder of ``NAME.jpg`` with ``NAME_mask.png`` and ``classes.json``, one place a scene.
-
-    The scene is the name up to its first underscore.
+def read_places(folder: Path) -> dict[str, FolderPlace]:
+    """Read a folder of labelled images, one place a scene; the scene is the name up to its first underscore.
 
     Raises:
-        RefSAMError: With code ``input`` when the folder, its classes or its images are missing.
+        RefSAMError: As `scan_folder`.
     """
-    description = folder / "classes.json"
-    if not description.is_file():
-        raise RefSAMError("input", f"'{folder}' has no classes.json; add one that maps mask values to class names.")
-    names = {int(value): str(name) for value, name in json.loads(description.read_text(encoding="utf-8")).items()}
-    ignore = 0 if names.get(0) in ("unlabelled", "ignore") else -1
-    scenes: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and mask_of(path).is_file():
-            scenes.setdefault(path.stem.split("_")[0], []).append(path)
-    if not scenes:
-        raise RefSAMError("input", f"'{folder}' has no image with a NAME_mask.png beside it; add labelled images.")
-    return {
-        scene: FolderPlace(paths, names, ignore, f"{folder.name}/{scene}") for scene, paths in scenes.items()
-    }
-
-
-def mask_of(image: Path) -> Path:
-    """Path of the mask that belongs to an image."""
-    return image.with_name(f"{image.stem}_mask.png")
-
-
-def _read_rgb(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _read_mask(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image)
+    scanned = scan_folder(folder, crop=sys.maxsize)
+    scenes: dict[str, list[Sample]] = {}
+    for sample in scanned.samples:
+        scenes.setdefault(sample.image.stem.split("_")[0], []).append(sample)
+    return {scene: FolderPlace(scanned, samples, f"{folder.name}/{scene}") for scene, samples in scenes.items()}

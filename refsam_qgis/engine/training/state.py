@@ -44,7 +44,9 @@ class TrainingState:
         self.step = 0
         self._saved_at = time.monotonic()
 
-    def begin(self, parameters: Sequence[nn.Parameter], model: nn.Module, weight_decay: float, settings: dict[str, Any]) -> None:
+    def begin(
+        self, parameters: Sequence[nn.Parameter], model: nn.Module, weight_decay: float, settings: dict[str, Any]
+    ) -> None:
         """Create the optimiser and take up a saved state if there is one.
 
         Args:

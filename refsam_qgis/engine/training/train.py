@@ -14,7 +14,7 @@ from ..job import TrainJob
 from ..models.checkpoints import adapters_metadata, choose_device, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
 from .episodes import EpisodeConfig, Episodes
-from .sources import read_folder
+from .sources import read_places
 from .state import TrainingState
 from .trainer import TrainerConfig, train_adapters
 
@@ -33,7 +33,7 @@ def run_train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     device = choose_device(job.model.device)
     torch.manual_seed(job.seed)
     model = ViRefSAM(load_sam(job.model)).to(device)
-    places = tuple(read_folder(Path(job.folder)).values()) if job.folder is not None else ()
+    places = tuple(read_places(Path(job.folder)).values()) if job.folder is not None else ()
     draws = EpisodeConfig(steps=job.steps, batch=job.batch, seed=job.seed)
     state_path = output.with_suffix(".state")
     if not job.resume:

@@ -54,10 +54,12 @@ def augment(source: LabelledImage, rng: np.random.Generator, side: int) -> Label
 def _nearest(labels: NDArray[np.generic], side: int) -> NDArray[np.generic]:
     rows = (np.arange(side) * labels.shape[0]) // side
     columns = (np.arange(side) * labels.shape[1]) // side
-    return labels[rows[:, None], columns[None, :]]
+    scaled: NDArray[np.generic] = labels[rows[:, None], columns[None, :]]
+    return scaled
 
 
 def _jitter(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
     gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, size=3)
     offset = rng.uniform(-12, 12)
-    return np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 255).astype(np.uint8)
+    recoloured: Uint8Array = np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 255).astype(np.uint8)
+    return recoloured

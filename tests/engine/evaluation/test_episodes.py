@@ -3,7 +3,7 @@ import pytest
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.episodes import draw_episodes
-from refsam_qgis.engine.evaluation.image_folder import scan_folder
+from refsam_qgis.engine.image_folder import scan_folder
 
 
 def test_references_show_the_class_and_come_from_other_files(write_folder):

@@ -6,9 +6,9 @@ import pytest
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.evaluation import evaluate, run_evaluate
 from refsam_qgis.engine.evaluation.episodes import draw_episodes
-from refsam_qgis.engine.evaluation.image_folder import scan_folder
 from refsam_qgis.engine.evaluation.search import read_shots, search_all
 from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.image_folder import scan_folder
 from refsam_qgis.engine.job import EvaluateJob, ModelOptions
 from refsam_qgis.engine.models.segmenter import FOREGROUND
 

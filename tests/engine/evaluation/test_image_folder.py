@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.evaluation.image_folder import scan_folder
+from refsam_qgis.engine.image_folder import scan_folder
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 

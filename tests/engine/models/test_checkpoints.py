@@ -1,6 +1,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import checkpoints
@@ -99,7 +100,7 @@ def test_every_key_and_shape_is_checked(tmp_path, sam, damage):
     else:
         state["mask_decoder.iou_token.weight"] = torch.zeros(1, 7)
     torch.save(state, tmp_path / "sam.pth")
-    with pytest.raises(RefSAMError, match="1 (weights missing|foreign|of another shape)"):
+    with pytest.raises(RefSAMError, match=r"1 (weights missing|foreign|of another shape)"):
         checkpoints.load_sam(ModelOptions(checkpoint=str(tmp_path / "sam.pth")))
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from refsam_qgis.engine.models.prototypes import compute_prototypes
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 

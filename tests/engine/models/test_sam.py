@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from refsam_qgis.engine.models.encoder import encode
 from refsam_qgis.engine.models.sam import build_sam, normalise, segment_anything_modules
 from refsam_qgis.engine.training.scenes import render_scene, sample_style

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+
 from refsam_qgis.engine.models.segmenter import Shots
 from refsam_qgis.engine.models.training_free import (
     TrainingFreeConfig,
@@ -8,7 +10,6 @@ from refsam_qgis.engine.models.training_free import (
     best_threshold,
     connected_components,
 )
-from scipy import ndimage
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from refsam_qgis.engine.models.decoder import decode
 from refsam_qgis.engine.models.encoder import encode
 from refsam_qgis.engine.models.prototypes import Prototypes

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from refsam_qgis.engine.training.losses import binary_cross_entropy, class_contrast, dice, diversity
 
 

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ModelOptions, TrainJob

@@ -135,9 +135,7 @@ class Canvas:
         return [(x + dx, y + dy) for x, y in outline]
 
     @staticmethod
-    def _sweep(
-        draw: ImageDraw.ImageDraw, outline: Sequence[Point], dx: float, dy: float, ink: int | Ink
-    ) -> None:
+    def _sweep(draw: ImageDraw.ImageDraw, outline: Sequence[Point], dx: float, dy: float, ink: int | Ink) -> None:
         """Fill all that an outline covers while it moves by (dx, dy)."""
         x0, y0 = outline[-1]
         for x1, y1 in outline:

@@ -52,9 +52,7 @@ def bezier(a: Point, b: Point, c: Point, d: Point, steps: int) -> Outline:
         t = i / steps
         u = 1 - t
         w0, w1, w2, w3 = u * u * u, 3 * u * u * t, 3 * u * t * t, t * t * t
-        line.append(
-            (w0 * a[0] + w1 * b[0] + w2 * c[0] + w3 * d[0], w0 * a[1] + w1 * b[1] + w2 * c[1] + w3 * d[1])
-        )
+        line.append((w0 * a[0] + w1 * b[0] + w2 * c[0] + w3 * d[0], w0 * a[1] + w1 * b[1] + w2 * c[1] + w3 * d[1]))
     return line
 
 

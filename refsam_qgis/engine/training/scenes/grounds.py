@@ -190,10 +190,14 @@ def _lay_sea(canvas: Canvas, quay: bool) -> None:
     turned = placed(shore, cx, cy, angle)
     beach = 0.0 if quay else r.uniform(0, 25) * canvas.scale
     if beach > 2:
-        canvas.fill(placed([(x, y - beach) for x, y in shore] + [(reach, 2 * reach), (-reach, 2 * reach)],
-                           cx, cy, angle), canvas.ink("bare_soil", 1.15), canvas.new("bare_soil"))
-    canvas.fill([*turned, *placed([(reach, 2 * reach), (-reach, 2 * reach)], cx, cy, angle)],
-                canvas.ink("water"), instance)
+        canvas.fill(
+            placed([(x, y - beach) for x, y in shore] + [(reach, 2 * reach), (-reach, 2 * reach)], cx, cy, angle),
+            canvas.ink("bare_soil", 1.15),
+            canvas.new("bare_soil"),
+        )
+    canvas.fill(
+        [*turned, *placed([(reach, 2 * reach), (-reach, 2 * reach)], cx, cy, angle)], canvas.ink("water"), instance
+    )
     if quay:
         canvas.stroke(turned, r.uniform(1, 3) * canvas.scale, canvas.ink("paved"), canvas.new("paved"))
         _lay_piers(canvas, cx, cy, angle)
@@ -201,8 +205,12 @@ def _lay_sea(canvas: Canvas, quay: bool) -> None:
         shallow = r.uniform(2, 10) * canvas.scale
         canvas.stroke(offset_line(turned, shallow * 0.5), shallow, canvas.ink("shallow"), instance)
         if r.random() < 0.6:
-            canvas.stroke(offset_line(turned, shallow * r.uniform(0.1, 0.8)), r.uniform(0.5, 2.0) * canvas.scale,
-                          canvas.ink("marking", 0.95), instance)
+            canvas.stroke(
+                offset_line(turned, shallow * r.uniform(0.1, 0.8)),
+                r.uniform(0.5, 2.0) * canvas.scale,
+                canvas.ink("marking", 0.95),
+                instance,
+            )
 
 
 def _lay_piers(canvas: Canvas, cx: float, cy: float, angle: float) -> None:
@@ -212,8 +220,17 @@ def _lay_piers(canvas: Canvas, cx: float, cy: float, angle: float) -> None:
     ink = canvas.ink("paved", r.uniform(0.85, 1.1))
     for i in range(-6, 7):
         if r.random() < 0.6:
-            pier = placed([(i * gap - width / 2, -width), (i * gap + width / 2, -width),
-                           (i * gap + width / 2, length), (i * gap - width / 2, length)], cx, cy, angle)
+            pier = placed(
+                [
+                    (i * gap - width / 2, -width),
+                    (i * gap + width / 2, -width),
+                    (i * gap + width / 2, length),
+                    (i * gap - width / 2, length),
+                ],
+                cx,
+                cy,
+                angle,
+            )
             canvas.cast_shadow(pier, 1.5)
             canvas.fill(pier, ink, 0)
 
@@ -222,8 +239,12 @@ def _lay_river(canvas: Canvas) -> None:
     r, d = canvas.r, canvas.diagonal
     angle = r.uniform(0, math.tau)
     width = min(r.choice((r.uniform(2, 8), r.uniform(8, 60))) * canvas.scale, 0.8 * d)
-    shape = [(-1.5 * d, r.uniform(-d, d) * 0.5), (-0.5 * d, r.uniform(-d, d)), (0.5 * d, r.uniform(-d, d)),
-             (1.5 * d, r.uniform(-d, d) * 0.5)]
+    shape = [
+        (-1.5 * d, r.uniform(-d, d) * 0.5),
+        (-0.5 * d, r.uniform(-d, d)),
+        (0.5 * d, r.uniform(-d, d)),
+        (1.5 * d, r.uniform(-d, d) * 0.5),
+    ]
     a, b, c, e = placed(shape, canvas.width / 2, canvas.height / 2, angle)
     line = bezier(a, b, c, e, 40)
     instance = canvas.new("water")

@@ -94,12 +94,30 @@ def _draw_ship(canvas: Canvas, x: float, y: float, length: float, width: float, 
     r = canvas.r
     a, b = length / 2, width / 2
     bow = r.uniform(0.35, 0.75)
-    shape = [(-a, -b * 0.8), (-a * 0.7, -b), (a * bow, -b), (a * (1 + bow) / 2, -b * 0.62), (a, 0),
-             (a * (1 + bow) / 2, b * 0.62), (a * bow, b), (-a * 0.7, b), (-a, b * 0.8)]
+    shape = [
+        (-a, -b * 0.8),
+        (-a * 0.7, -b),
+        (a * bow, -b),
+        (a * (1 + bow) / 2, -b * 0.62),
+        (a, 0),
+        (a * (1 + bow) / 2, b * 0.62),
+        (a * bow, b),
+        (-a * 0.7, b),
+        (-a, b * 0.8),
+    ]
     hull = placed(shape, x, y, angle)
     if r.random() < 0.3:
-        tail = placed([(-a, -b * 0.6), (-a - length * r.uniform(0.6, 2.5), -b * 1.1),
-                       (-a - length * r.uniform(0.6, 2.5), b * 1.1), (-a, b * 0.6)], x, y, angle)
+        tail = placed(
+            [
+                (-a, -b * 0.6),
+                (-a - length * r.uniform(0.6, 2.5), -b * 1.1),
+                (-a - length * r.uniform(0.6, 2.5), b * 1.1),
+                (-a, b * 0.6),
+            ],
+            x,
+            y,
+            angle,
+        )
         canvas.fill(tail, canvas.ink("water", 1.5))
     canvas.cast_shadow(hull, min(12.0, 0.12 * length / canvas.scale))
     ink, instance = canvas.ink("hull"), canvas.new("ship")
@@ -108,8 +126,17 @@ def _draw_ship(canvas: Canvas, x: float, y: float, length: float, width: float, 
         return
     canvas.fill(placed([(px * 0.88, py * 0.78) for px, py in shape], x, y, angle), shade(canvas.ink("hull"), 0.95))
     stern = r.choice((-0.55, -0.2, 0.1))
-    cabin = placed([(a * (stern - 0.2), -b * 0.6), (a * (stern + 0.2), -b * 0.6), (a * (stern + 0.2), b * 0.6),
-                    (a * (stern - 0.2), b * 0.6)], x, y, angle)
+    cabin = placed(
+        [
+            (a * (stern - 0.2), -b * 0.6),
+            (a * (stern + 0.2), -b * 0.6),
+            (a * (stern + 0.2), b * 0.6),
+            (a * (stern - 0.2), b * 0.6),
+        ],
+        x,
+        y,
+        angle,
+    )
     canvas.cast_shadow(cabin, 0.05 * length / canvas.scale)
     canvas.fill(cabin, canvas.ink("marking"))
     if length > 30 * canvas.scale or (length > 40 and r.random() < 0.4):
@@ -132,8 +159,13 @@ def lay_planes(canvas: Canvas, fewest: int) -> None:
         x, y = canvas.somewhere()
         count = min(fewest, r.choice((1, 2, 4)))
         pitch = length * r.uniform(1.1, 1.4)
-        apron = rectangle(x - math.sin(angle) * pitch * (count - 1) / 2, y + math.cos(angle) * pitch * (count - 1) / 2,
-                          length * 1.7, pitch * count + 0.4 * length, angle)
+        apron = rectangle(
+            x - math.sin(angle) * pitch * (count - 1) / 2,
+            y + math.cos(angle) * pitch * (count - 1) / 2,
+            length * 1.7,
+            pitch * count + 0.4 * length,
+            angle,
+        )
         if attempt < fewest * 7 and not canvas.has_room(apron, OPEN_GROUND):
             continue
         if r.random() < 0.8:
@@ -148,16 +180,37 @@ def _draw_plane(canvas: Canvas, x: float, y: float, length: float, angle: float)
     r = canvas.r
     a, f = length / 2, length * r.uniform(0.045, 0.065)
     sweep, span = r.uniform(0.05, 0.4), r.uniform(0.75, 1.05) * a
-    body: Outline = [(-a, -f * 0.3), (-a * 0.6, -f), (a * 0.75, -f), (a * 0.93, -f * 0.6), (a, 0), (a * 0.93, f * 0.6),
-                     (a * 0.75, f), (-a * 0.6, f), (-a, f * 0.3)]
+    body: Outline = [
+        (-a, -f * 0.3),
+        (-a * 0.6, -f),
+        (a * 0.75, -f),
+        (a * 0.93, -f * 0.6),
+        (a, 0),
+        (a * 0.93, f * 0.6),
+        (a * 0.75, f),
+        (-a * 0.6, f),
+        (-a, f * 0.3),
+    ]
     chord = r.uniform(0.28, 0.42) * a
     parts: list[Outline] = []
     for s in (-1, 1):
         tip = 0.15 * a - sweep * a
-        parts.append([(0.15 * a + chord / 2, s * f * 0.8), (0.15 * a - chord / 2, s * f * 0.8),
-                      (tip - chord * 0.25, s * span), (tip + chord * 0.1, s * span)])
-        parts.append([(-a * 0.72, s * f * 0.3), (-a * 0.95, s * f * 0.3), (-a * 1.05, s * span * 0.36),
-                      (-a * 0.93, s * span * 0.36)])
+        parts.append(
+            [
+                (0.15 * a + chord / 2, s * f * 0.8),
+                (0.15 * a - chord / 2, s * f * 0.8),
+                (tip - chord * 0.25, s * span),
+                (tip + chord * 0.1, s * span),
+            ]
+        )
+        parts.append(
+            [
+                (-a * 0.72, s * f * 0.3),
+                (-a * 0.95, s * f * 0.3),
+                (-a * 1.05, s * span * 0.36),
+                (-a * 0.93, s * span * 0.36),
+            ]
+        )
     turned = [placed(part, x, y, angle) for part in (*parts, body)]
     height = 0.07 * length / canvas.scale
     for part in turned:
@@ -170,8 +223,11 @@ def _draw_plane(canvas: Canvas, x: float, y: float, length: float, angle: float)
     if length > 12 * canvas.scale:
         for s in (-1, 1):
             engine = rectangle(0, 0, 0.18 * a, 0.08 * a, 0)
-            canvas.fill(placed([(px + 0.22 * a - sweep * 0.3 * a, py + s * span * 0.36) for px, py in engine],
-                               x, y, angle), shade(ink, 0.8), instance)
+            canvas.fill(
+                placed([(px + 0.22 * a - sweep * 0.3 * a, py + s * span * 0.36) for px, py in engine], x, y, angle),
+                shade(ink, 0.8),
+                instance,
+            )
     canvas.lighten(turned[-1])
     canvas.fill(turned[-1], ink, instance)
     if length > 20:
@@ -240,8 +296,12 @@ def draw_tree(canvas: Canvas, x: float, y: float) -> None:
         t, d = r.uniform(0, math.tau), radius * 0.72 * math.sqrt(r.random())
         gain = 0.85 + 0.4 * i / clumps
         push = 0.22 * radius * i / clumps
-        canvas.disc(x + d * math.cos(t) + sx * push, y + d * math.sin(t) + sy * push,
-                    radius * r.uniform(0.14, 0.3), shade(ink, gain * r.uniform(0.9, 1.1)))
+        canvas.disc(
+            x + d * math.cos(t) + sx * push,
+            y + d * math.sin(t) + sy * push,
+            radius * r.uniform(0.14, 0.3),
+            shade(ink, gain * r.uniform(0.9, 1.1)),
+        )
 
 
 def _orchard(canvas: Canvas) -> None:
@@ -307,8 +367,10 @@ def lay_ground_clutter(canvas: Canvas) -> None:
         canvas.fill(blob(r, x, y, min(radius, canvas.diagonal * 0.2), 0.35, 24, r.uniform(1, 3)), ink, 0)
     for _ in range(r.choice((0, 0, 1, 2, 4))):
         line = [canvas.somewhere(canvas.diagonal * 0.3) for _ in range(2)]
-        bend = offset_line([line[0], ((line[0][0] + line[1][0]) / 2, (line[0][1] + line[1][1]) / 2), line[1]],
-                           r.gauss(0, 0.06) * canvas.diagonal)
+        bend = offset_line(
+            [line[0], ((line[0][0] + line[1][0]) / 2, (line[0][1] + line[1][1]) / 2), line[1]],
+            r.gauss(0, 0.06) * canvas.diagonal,
+        )
         canvas.stroke([line[0], bend[1], line[1]], r.uniform(0.6, 2.5) * scale, canvas.ink("track"), 0)
 
 

@@ -112,8 +112,13 @@ def _lay_out(canvas: Canvas, focus: str | None) -> None:
     pool_chance = 0.85 if focus == "swimming_pool" else usual.get("swimming_pool", 0.0) * 0.7
     structures.lay_pools(canvas, yards, pool_chance, r.randint(3, 10) if focus == "swimming_pool" else 0)
     objects.lay_standing_clutter(canvas)
-    objects.lay_vehicles(canvas, network, car_parks, usual.get("vehicle", 0.1) * r.uniform(0.3, 1.5),
-                         r.randint(8, 50) if focus == "vehicle" else 0)
+    objects.lay_vehicles(
+        canvas,
+        network,
+        car_parks,
+        usual.get("vehicle", 0.1) * r.uniform(0.3, 1.5),
+        r.randint(8, 50) if focus == "vehicle" else 0,
+    )
     objects.lay_novel_objects(canvas, *_novel_count(canvas, focus))
     objects.lay_trees(canvas, network, usual.get("tree", 0.3), r.randint(8, 60) if focus == "tree" else 0)
 

@@ -77,8 +77,12 @@ def _grid(canvas: Canvas) -> list[Road]:
 def _winding(canvas: Canvas, width: float) -> Road:
     r, d = canvas.r, canvas.diagonal * 1.3
     turn = r.uniform(0, math.tau)
-    shape = [(-d, r.uniform(-d, d) * 0.6), (-d * 0.4, r.uniform(-d, d) * 0.8), (d * 0.4, r.uniform(-d, d) * 0.8),
-             (d, r.uniform(-d, d) * 0.6)]
+    shape = [
+        (-d, r.uniform(-d, d) * 0.6),
+        (-d * 0.4, r.uniform(-d, d) * 0.8),
+        (d * 0.4, r.uniform(-d, d) * 0.8),
+        (d, r.uniform(-d, d) * 0.6),
+    ]
     a, b, c, e = placed(shape, canvas.width / 2, canvas.height / 2, turn)
     return Road(bezier(a, b, c, e, 30), width * canvas.scale, 2)
 

@@ -143,8 +143,7 @@ def _wing(canvas: Canvas, x: float, y: float, length: float, width: float, angle
     return wx, wy, width * r.uniform(0.8, 1.2), width * r.uniform(0.5, 0.75), angle + math.pi / 2
 
 
-def _roof(canvas: Canvas, shape: str, top: Outline, body: Body, ink: Ink, instance: int,
-          height: float) -> None:
+def _roof(canvas: Canvas, shape: str, top: Outline, body: Body, ink: Ink, instance: int, height: float) -> None:
     x, y, length, width, angle = body
     r = canvas.r
     small = width < 5
@@ -153,8 +152,17 @@ def _roof(canvas: Canvas, shape: str, top: Outline, body: Body, ink: Ink, instan
     elif shape == "round" and not small:
         for i in range(6):
             t = (i + 0.5) / 6 - 0.5
-            strip = placed([(-length / 2, t * width - width / 12), (length / 2, t * width - width / 12),
-                            (length / 2, t * width + width / 12), (-length / 2, t * width + width / 12)], x, y, angle)
+            strip = placed(
+                [
+                    (-length / 2, t * width - width / 12),
+                    (length / 2, t * width - width / 12),
+                    (length / 2, t * width + width / 12),
+                    (-length / 2, t * width + width / 12),
+                ],
+                x,
+                y,
+                angle,
+            )
             canvas.fill(strip, lit(canvas, ink, angle + math.pi / 2, 0.6 * t), instance)
     else:
         canvas.fill(top, ink, instance)
@@ -186,8 +194,11 @@ def _pitched_roof(canvas: Canvas, body: Body, ink: Ink, instance: int, hipped: b
     for shape, facing in planes:
         canvas.fill(placed(shape, x, y, angle), lit(canvas, ink, angle + facing, slope), instance)
     if width > 14:
-        canvas.stroke(placed([(-ridge, 0), (ridge, 0)], x, y, angle), max(1.0, 0.2 * canvas.scale),
-                      shade(ink, canvas.r.choice((0.8, 1.15))))
+        canvas.stroke(
+            placed([(-ridge, 0), (ridge, 0)], x, y, angle),
+            max(1.0, 0.2 * canvas.scale),
+            shade(ink, canvas.r.choice((0.8, 1.15))),
+        )
 
 
 def _step(canvas: Canvas, body: Body, ink: Ink, instance: int, height: float) -> None:
@@ -297,8 +308,17 @@ def _pool(canvas: Canvas, x: float, y: float, angle: float, force: bool) -> bool
         canvas.fill(outline, ink, instance)
     if length > 24:
         deep = shade(ink, r.uniform(0.75, 0.95))
-        canvas.fill(placed([(-0.4 * length, -0.3 * width), (0, -0.3 * width), (0, 0.3 * width),
-                            (-0.4 * length, 0.3 * width)], x, y, angle) if kind == "box" else outlines[0], deep)
+        canvas.fill(
+            placed(
+                [(-0.4 * length, -0.3 * width), (0, -0.3 * width), (0, 0.3 * width), (-0.4 * length, 0.3 * width)],
+                x,
+                y,
+                angle,
+            )
+            if kind == "box"
+            else outlines[0],
+            deep,
+        )
     return True
 
 
@@ -345,12 +365,19 @@ def _draw_court(canvas: Canvas, x: float, y: float, length: float, width: float,
     thin = max(1.0, 0.12 * canvas.scale)
     lines: list[Outline] = [[(-a, -b), (a, -b), (a, b), (-a, b), (-a, -b)], [(0, -b), (0, b)]]
     if kind == "tennis":
-        lines += [[(-a, -0.75 * b), (a, -0.75 * b)], [(-a, 0.75 * b), (a, 0.75 * b)], [(-a / 2, 0), (a / 2, 0)],
-                  [(-a / 2, -0.75 * b), (-a / 2, 0.75 * b)], [(a / 2, -0.75 * b), (a / 2, 0.75 * b)]]
+        lines += [
+            [(-a, -0.75 * b), (a, -0.75 * b)],
+            [(-a, 0.75 * b), (a, 0.75 * b)],
+            [(-a / 2, 0), (a / 2, 0)],
+            [(-a / 2, -0.75 * b), (-a / 2, 0.75 * b)],
+            [(a / 2, -0.75 * b), (a / 2, 0.75 * b)],
+        ]
     else:
-        lines += [[(-a, -b / 2), (-0.7 * a, -b / 2), (-0.7 * a, b / 2), (-a, b / 2)],
-                  [(a, -b / 2), (0.7 * a, -b / 2), (0.7 * a, b / 2), (a, b / 2)],
-                  [(0.3 * b * math.cos(t / 3), 0.3 * b * math.sin(t / 3)) for t in range(20)]]
+        lines += [
+            [(-a, -b / 2), (-0.7 * a, -b / 2), (-0.7 * a, b / 2), (-a, b / 2)],
+            [(a, -b / 2), (0.7 * a, -b / 2), (0.7 * a, b / 2), (a, b / 2)],
+            [(0.3 * b * math.cos(t / 3), 0.3 * b * math.sin(t / 3)) for t in range(20)],
+        ]
     for line in lines:
         canvas.stroke(placed(line, x, y, angle), thin, white)
 
@@ -391,8 +418,11 @@ def _draw_tank(canvas: Canvas, x: float, y: float, radius: float, outline: Outli
         sun = math.atan2(-canvas.style.shadow[1], -canvas.style.shadow[0])
         for i in range(12):
             t0, t1 = math.tau * i / 12, math.tau * (i + 1) / 12
-            wedge = [(x, y), (x + radius * math.cos(t0), y + radius * math.sin(t0)),
-                     (x + radius * math.cos(t1), y + radius * math.sin(t1))]
+            wedge = [
+                (x, y),
+                (x + radius * math.cos(t0), y + radius * math.sin(t0)),
+                (x + radius * math.cos(t1), y + radius * math.sin(t1)),
+            ]
             canvas.fill(wedge, shade(ink, 1.0 + 0.12 * math.cos((t0 + t1) / 2 - sun)))
     elif kind == "floating":
         canvas.disc(x, y, radius * 0.88, shade(ink, r.uniform(0.6, 0.9)))
@@ -400,5 +430,6 @@ def _draw_tank(canvas: Canvas, x: float, y: float, radius: float, outline: Outli
     canvas.ring(x, y, radius, max(1.0, radius * 0.05), shade(ink, r.choice((0.7, 1.15))))
     if r.random() < 0.5:
         t = r.uniform(0, math.tau)
-        canvas.stroke([(x, y), (x + radius * math.cos(t), y + radius * math.sin(t))],
-                      max(1.0, radius * 0.06), shade(ink, 0.7))
+        canvas.stroke(
+            [(x, y), (x + radius * math.cos(t), y + radius * math.sin(t))], max(1.0, radius * 0.06), shade(ink, 0.7)
+        )

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import RefSAMError
-from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE
+from .errors import RefSAMError
+from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 
 CROP = 1024
 """Largest side in pixels of an image used whole: SAM's input side, beyond which an image would be shrunk."""
@@ -29,7 +29,8 @@ ground sample distance of half a metre; 8 x 8 pixels is where a label stops bein
 _MASK_SUFFIX = "_mask.png"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 _IGNORE_NAMES = frozenset({"unlabelled", "unlabeled", "ignore", "ignored", "void", "nodata"})
-_IGNORE_ID = 255
+IGNORE_ID = 255
+"""Class id of pixels that nobody labelled, whatever the mask calls them."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,17 @@ class ImageFolder:
         with _open(sample.image) as image:
             return np.asarray(image.convert("RGB").crop(sample.box))
 
+    def read_ids(self, sample: Sample) -> NDArray[np.uint8]:
+        """Return the class ids ``(H, W)`` uint8 of a sample, 255 where nobody labelled."""
+        with _open(sample.mask) as image:
+            ids = np.asarray(image.crop(sample.box), dtype=np.uint8)
+        return np.where(np.isin(ids, list(self.ignored)), np.uint8(IGNORE_ID), ids)
+
     def read_label(self, sample: Sample, class_id: int) -> NDArray[np.uint8]:
         """Return the label ``(H, W)`` uint8 of one class: `FOREGROUND`, `BACKGROUND` or `IGNORE`."""
-        with _open(sample.mask) as image:
-            ids = np.asarray(image.crop(sample.box))
+        ids = self.read_ids(sample)
         label = np.where(ids == class_id, FOREGROUND, BACKGROUND).astype(np.uint8)
-        label[np.isin(ids, list(self.ignored))] = IGNORE
+        label[ids == IGNORE_ID] = IGNORE
         return label
 
 
@@ -91,7 +97,7 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
         RefSAMError: With code ``input`` if the folder, its ``classes.json`` or one of its pairs is missing or invalid.
     """
     names = _read_classes(folder / "classes.json")
-    ignored = frozenset({_IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
+    ignored = frozenset({IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
         raise RefSAMError("input", f"'{folder / 'classes.json'}' names no class beside background; add one.")
