@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..annotation import scribble
 from ..image_folder import ImageFolder
 from ..models.segmenter import ReferenceSegmenter, Shots
 from .chips import from_square, to_shots, to_square
 from .episodes import Episode
-from .scribbles import scribble
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read_shots(folder: ImageFolder, episode: Episode, support: str) -> Shots:
     masks = [folder.read_label(sample, episode.class_id) for sample in samples]
     if support == "scribble":
         masks = [
-            scribble(mask, np.random.default_rng([index, episode.class_id]))
+            scribble(mask, np.random.default_rng([index, episode.class_id]), max(mask.shape))
             for mask, index in zip(masks, episode.supports, strict=True)
         ]
     return to_shots([folder.read_image(sample) for sample in samples], masks)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ..models.sam import GRID, PATCH
-from . import annotation
+from ..annotation import partial, scribble
+from ..models.sam import GRID, INPUT_SIZE, PATCH
+from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 from .sources import STYLE_CLASSES, Place, generated_classes, generated_place
 from .views import LabelledImage, augment
 
@@ -122,7 +124,7 @@ class Episodes(Dataset[dict[str, Any]]):
 
     def _reference(
         self, place: Place, wanted: str, native: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
         """An annotated view of a class, or ``None`` when the draw holds too little of it."""
         # References are seldom taken at exactly the target's scale.
         side = round(native * 2.0 ** rng.uniform(-0.3, 0.3))
@@ -132,11 +134,12 @@ class Episodes(Dataset[dict[str, Any]]):
             return None
         return view.image.transpose(2, 0, 1), self._annotate(view, target, rng)
 
-    def _annotate(self, view: LabelledImage, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        counted = view.classes != view.ignore
+    def _annotate(self, view: LabelledImage, target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+        label = np.where(target, FOREGROUND, BACKGROUND).astype(np.uint8)
+        label[view.classes == view.ignore] = IGNORE
         draw = rng.random()
         if draw < self._config.partial_share:
-            return annotation.partial(target, view.instances, counted, rng)
+            return partial(label, view.instances, rng)
         if draw < self._config.partial_share + self._config.scribble_share:
-            return annotation.scribble(target, counted, rng)
-        return annotation.complete(target, counted)
+            return scribble(label, rng, INPUT_SIZE)
+        return label

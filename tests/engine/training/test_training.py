@@ -11,9 +11,8 @@ from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ModelOptions, TrainJob
 from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.sam import build_sam
-from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+from refsam_qgis.engine.models.segmenter import FOREGROUND
 from refsam_qgis.engine.models.virefsam import ViRefSAM
-from refsam_qgis.engine.training import annotation
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
 from refsam_qgis.engine.training.pretrain import PretrainConfig, PromptViews, pretrain
 from refsam_qgis.engine.training.scenes import CLASSES
@@ -108,41 +107,6 @@ def test_schedule():
     assert [schedule.rate(step) for step in (0, 3)] == [0.25, 1.0]
     assert schedule.rate(8) == pytest.approx(0.5)
     assert schedule.rate(12) == pytest.approx(0.0)
-
-
-class TestAnnotation:
-    rng = np.random.default_rng(0)
-    target = np.zeros((256, 256), bool)
-    target[20:60, 20:60] = target[150:200, 150:200] = True
-    instances = np.zeros((256, 256), np.uint16)
-    instances[20:60, 20:60] = 1
-    instances[150:200, 150:200] = 2
-    counted = np.ones((256, 256), bool)
-
-    def test_complete(self):
-        counted = self.counted.copy()
-        counted[:10] = False
-        mask = annotation.complete(self.target, counted)
-        assert (mask[:10] == IGNORE).all()
-        assert ((mask[10:] == FOREGROUND) == self.target[10:]).all()
-        assert (mask[10:][~self.target[10:]] == BACKGROUND).all()
-
-    def test_partial_marks_some_objects_and_says_nothing_of_the_rest(self):
-        mask = annotation.partial(self.target, self.instances, self.counted, self.rng)
-        marked = {int(i) for i in np.unique(self.instances[mask == FOREGROUND])}
-        assert len(marked) == 1
-        assert set(np.unique(mask)) == {FOREGROUND, UNMARKED}
-
-    def test_scribble_stays_inside_and_keeps_a_guard_ring(self):
-        mask = annotation.scribble(self.target, self.counted, self.rng)
-        drawn = mask == FOREGROUND
-        assert drawn.any()
-        assert not (drawn & ~self.target).any()
-        assert drawn.sum() < self.target.sum()
-        assert not (self.target & (mask == BACKGROUND)).any()
-        rows, columns = np.nonzero(drawn)
-        near = mask[max(rows[0] - 60, 0) : rows[0] + 60, max(columns[0] - 60, 0) : columns[0] + 60]
-        assert not (near == BACKGROUND).any()
 
 
 def test_train_job_writes_adapters_that_load(tmp_path, sam_file):

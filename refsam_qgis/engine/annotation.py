@@ -1,4 +1,4 @@
-"""Scribbles simulated on a full mask, to measure how well hurried marks do."""
+"""Hurried annotation simulated on full masks: some objects only, or scribbles (method A5)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE
+from .models.sam import INPUT_SIZE, PATCH
+from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 
 STROKES = (1, 20)
 """Fewest and most strokes (VRP-SAM)."""
 BRUSH = (3, 10)
 """Thinnest and thickest brush in pixels (VRP-SAM)."""
-GUARD = 64 / 1024
-"""Width of the ring around a scribble that is not taken for background, as a share of the image's longer side.
+GUARD = 4 * PATCH / INPUT_SIZE
+"""Width of the ring around a scribble that is not taken for background, as a share of the tile's side.
 
 Four cells of SAM's feature grid: unmarked pixels of the object itself would spoil the background prototypes.
 """
@@ -23,7 +24,28 @@ Four cells of SAM's feature grid: unmarked pixels of the object itself would spo
 _CURVE_POINTS = 32
 
 
-def scribble(label: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def partial(label: NDArray[np.uint8], instances: NDArray[np.uint16], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Keep the marks of some objects only; nobody looked at the rest.
+
+    Args:
+        label: ``(H, W)`` of `FOREGROUND`, `BACKGROUND` and `IGNORE`.
+        instances: ``(H, W)`` object numbers, 0 for none.
+        rng: Chooses the objects.
+
+    Returns:
+        ``(H, W)``: `FOREGROUND` on the objects kept, `IGNORE` where `label` has it, `UNMARKED` elsewhere.
+    """
+    foreground = label == FOREGROUND
+    numbers = np.unique(instances[foreground & (instances > 0)])
+    if len(numbers) > 1:
+        kept = rng.choice(numbers, size=int(rng.integers(1, len(numbers))), replace=False)
+        foreground = foreground & np.isin(instances, kept)
+    marked = np.where(foreground, FOREGROUND, UNMARKED).astype(np.uint8)
+    marked[label == IGNORE] = IGNORE
+    return marked
+
+
+def scribble(label: NDArray[np.uint8], rng: np.random.Generator, tile_side: int) -> NDArray[np.uint8]:
     """Replace a full annotation by strokes inside the object.
 
     Each stroke is a quadratic Bézier curve through three random pixels of the object, cut off where it leaves it.
@@ -31,6 +53,7 @@ def scribble(label: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     Args:
         label: ``(H, W)`` of `FOREGROUND`, `BACKGROUND` and `IGNORE`, with some foreground.
         rng: Source of the strokes.
+        tile_side: Side in pixels of the tile that fills SAM's input; `label` may be a part of one.
 
     Returns:
         ``(H, W)``: `FOREGROUND` under the strokes, `IGNORE` in the guard ring around them and where `label` has it,
@@ -38,7 +61,7 @@ def scribble(label: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     """
     inside = label == FOREGROUND
     strokes = _draw_strokes(inside, rng) & inside
-    guarded = _dilate(strokes, round(GUARD * max(label.shape)))
+    guarded = _dilate(strokes, round(GUARD * tile_side))
     marked = np.where(guarded, IGNORE, BACKGROUND).astype(np.uint8)
     marked[label == IGNORE] = IGNORE
     marked[strokes] = FOREGROUND
