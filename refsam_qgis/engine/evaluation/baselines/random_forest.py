@@ -14,9 +14,9 @@ from ...errors import RefSAMError
 from ...models.segmenter import BACKGROUND, FOREGROUND, UNMARKED, Shots
 from .pixel_features import pixel_features
 
-MAX_PIXELS = 10_000
+MAX_PIXELS = 20_000
 """Training pixels per class sought, half of them of the class where there are as many."""
-TREES = 50
+TREES = 100
 MIN_LEAF = 5
 """Training pixels in a leaf at the least; labels are wrong along edges, single pixels are not worth a split."""
 
