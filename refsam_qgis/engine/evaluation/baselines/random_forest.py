@@ -16,7 +16,7 @@ from .pixel_features import pixel_features
 
 MAX_PIXELS = 20_000
 """Training pixels per class sought, half of them of the class where there are as many."""
-TREES = 100
+TREES = 50
 MIN_LEAF = 5
 """Training pixels in a leaf at the least; labels are wrong along edges, single pixels are not worth a split."""
 
