@@ -17,7 +17,7 @@ from .decoder import decode
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
 from .sam import GRID, PATCH, freeze
-from .segmenter import FOREGROUND, IGNORE, Shots
+from .segmenter import FOREGROUND, UNMARKED, Shots
 from .virefsam import FrozenEncoding, encode_tiles, grid_masks, resize_logits
 
 
@@ -71,9 +71,13 @@ class TrainingFreeSegmenter:
         masks = grid_masks(shots.masks).to(self.device)
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
-        share = F.adaptive_avg_pool2d((masks == FOREGROUND).float(), (GRID, GRID))
-        ignored = F.adaptive_avg_pool2d((masks == IGNORE).float(), (GRID, GRID))
-        return CalibratedPrototypes(prototypes, best_threshold(prior, share, 1 - ignored))
+        share, known, unmarked = (
+            F.adaptive_avg_pool2d(chosen.float(), (GRID, GRID))
+            for chosen in (masks == FOREGROUND, masks <= FOREGROUND, masks == UNMARKED)
+        )
+        # Where nobody looked, what is like the class may well be of it: it must not raise the threshold.
+        counted = known + unmarked * (prior <= 0)
+        return CalibratedPrototypes(prototypes, best_threshold(prior, share, counted))
 
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> FrozenEncoding:

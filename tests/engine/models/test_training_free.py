@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from refsam_qgis.engine.models.segmenter import Shots
+from refsam_qgis.engine.models.segmenter import FOREGROUND, UNMARKED, Shots
 from refsam_qgis.engine.models.training_free import (
     TrainingFreeConfig,
     TrainingFreeSegmenter,
@@ -48,6 +48,20 @@ def test_uncounted_cells_do_not_move_the_threshold():
     assert 2 < best_threshold(prior, share, torch.ones_like(share)) < 3
     counted = torch.tensor([[[0.0, 1.0, 1.0, 1.0]]])
     assert 2 < best_threshold(prior, share, counted) < 3
+
+
+def test_objects_nobody_marked_do_not_raise_the_threshold(sam):
+    """Marking one of two squares nearly alike must find a threshold that lets the other through."""
+    segmenter = TrainingFreeSegmenter(sam, TrainingFreeConfig(background_cells=2))
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    images[:, :, 8:24, 8:24] = 255
+    images[:, :, 32:64, 24:64] = 215
+    masks = torch.full((1, 64, 64), UNMARKED, dtype=torch.uint8)
+    masks[:, 8:24, 8:24] = FOREGROUND
+    valid = torch.ones(1, 64, 64, dtype=torch.bool)
+    partial = segmenter.describe(Shots(images, masks, valid))
+    prior = segmenter._prior(segmenter.encode(images, valid).features, partial.prototypes)[0] - partial.threshold
+    assert prior[36:60, 28:60].mean() > 0 > prior[8:24, 40:60].mean()
 
 
 def test_result_follows_the_references(sam):
