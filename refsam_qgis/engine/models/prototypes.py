@@ -18,14 +18,16 @@ class Prototypes:
     Attributes:
         vectors: ``(B, 1 + K*N_b, C)``; index 0 is the class, the rest are background cells.
         valid: ``(B, 1 + K*N_b)`` bool; False for background cells that do not exist.
+        shots: Number of references K; the background cells of one shot stand together.
     """
 
     vectors: Tensor
     valid: Tensor
+    shots: int = 1
 
     def expand(self, batch: int) -> Prototypes:
         """Repeat one episode's prototypes over a batch of targets."""
-        return Prototypes(self.vectors.expand(batch, -1, -1), self.valid.expand(batch, -1))
+        return Prototypes(self.vectors.expand(batch, -1, -1), self.valid.expand(batch, -1), self.shots)
 
 
 def compute_prototypes(
@@ -69,6 +71,7 @@ def compute_prototypes(
     return Prototypes(
         vectors=torch.cat([class_vector[:, None], vectors.reshape(batch, shots * cells, channels)], dim=1),
         valid=torch.cat([valid.new_ones(batch, 1), valid.reshape(batch, shots * cells)], dim=1),
+        shots=shots,
     )
 
 

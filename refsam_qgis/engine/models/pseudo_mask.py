@@ -21,7 +21,7 @@ class PseudoMask:
     """Where the class seems to be, on the feature grid.
 
     Attributes:
-        logits: ``(B, h, w)``: tau (s_f - s_b).
+        logits: ``(B, h, w)``: tau (s_f - s_b), with s_b the mean over the shots of each one's best background cell.
         assignment: ``(B, h, w)`` index of the prototype that each position is most like; 0 is the class.
     """
 
@@ -37,6 +37,9 @@ class PseudoMask:
 def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: float) -> PseudoMask:
     """Compare every target position with every prototype by cosine similarity (method Eq. 3).
 
+    With K shots the best of all K*N_b background cells would rise with K, and the pseudo-mask shrink with every further
+    reference. So each shot compares the class with its own cells, and the shots are averaged; for K = 1 that is Eq. 3.
+
     Args:
         features: ``(B, C, h, w)`` frozen target features.
         prototypes: Prototypes of each of the B episodes.
@@ -47,12 +50,14 @@ def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: flo
     unit_prototypes = F.normalize(prototypes.vectors, dim=-1)
     similarity = torch.bmm(unit_prototypes, unit_features)
     similarity = similarity.masked_fill(~prototypes.valid[..., None], -2.0)
-    # Without any background cell the class has no rival; similarity 0 is then the border.
-    rivals = similarity[:, 1:].amax(1)
-    rivals = torch.where(prototypes.valid[:, 1:].any(1)[:, None], rivals, torch.zeros_like(rivals))
+    background = similarity[:, 1:]
+    best_of_shot = background.view(batch, prototypes.shots, -1, rows * columns).amax(2)
+    has_background = prototypes.valid[:, 1:].view(batch, prototypes.shots, -1).any(2).to(best_of_shot.dtype)
+    # A shot without background has no rival to offer; if none has, similarity 0 is the border.
+    rivals = torch.einsum("bk,bkn->bn", has_background, best_of_shot) / has_background.sum(1, keepdim=True).clamp_min(1)
     logits = sharpness * (similarity[:, 0] - rivals)
-    assignment = torch.where(logits > 0, 0, similarity[:, 1:].argmax(1) + 1)
-    assignment = torch.where(prototypes.valid[:, 1:].any(1)[:, None], assignment, 0)
+    assignment = torch.where(logits > 0, 0, background.argmax(1) + 1)
+    assignment = torch.where(has_background.any(1, keepdim=True), assignment, 0)
     return PseudoMask(logits.view(batch, rows, columns), assignment.view(batch, rows, columns))
 
 

@@ -53,7 +53,8 @@ class VCPEncoder(nn.Module):
     def _refine(self, prototypes: Prototypes, values: Tensor) -> Prototypes:
         """Pt = P + a LN(CrossAttn(P, F_t)) with a zero-initialised gate a (method Eq. 2)."""
         attended, _ = self.refine(prototypes.vectors, values, values, need_weights=False)
-        return Prototypes(prototypes.vectors + self.refine_gate * self.refine_norm(attended), prototypes.valid)
+        refined = prototypes.vectors + self.refine_gate * self.refine_norm(attended)
+        return Prototypes(refined, prototypes.valid, prototypes.shots)
 
     def _object_queries(self, class_vector: Tensor, keys: Tensor, values: Tensor, hard: Tensor) -> Tensor:
         """Queries attend to the pseudo-mask only, then to each other (method Eq. 4)."""

@@ -172,6 +172,32 @@ def test_only_prompt_encoder_and_adapters_learn(model):
     assert set(model.trainable_state()) == learning
 
 
+def test_more_shots_do_not_lower_the_pseudo_mask():
+    """The best of 45 random cells beats the best of 5; the mean of nine shots' best does not."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 32, 40, 40, generator=generator)
+    means = []
+    for shots in (1, 9):
+        background = torch.randn(1, 5 * shots, 32, generator=generator)
+        vectors = torch.cat([torch.ones(1, 1, 32), background], dim=1)
+        prototypes = Prototypes(vectors, torch.ones(1, 1 + 5 * shots, dtype=torch.bool), shots)
+        means.append(float(compute_pseudo_mask(features, prototypes, 20.0).logits.mean()))
+    assert abs(means[1] - means[0]) < 1.0
+
+
+@torch.no_grad()
+def test_a_shot_without_background_does_not_count(model):
+    values = pixels(1, 0)
+    features = encoding(model, values).features
+    one = prototypes_of(model, values)
+    nothing = torch.zeros(1, 3, 256)
+    two = Prototypes(torch.cat([one.vectors, nothing], 1), torch.cat([one.valid, torch.zeros(1, 3).bool()], 1), 2)
+    expected = compute_pseudo_mask(features, one, 20.0)
+    ours = compute_pseudo_mask(features, two, 20.0)
+    torch.testing.assert_close(ours.logits, expected.logits)
+    assert torch.equal(ours.assignment, expected.assignment)
+
+
 @pytest.mark.parametrize("missing", [True, False])
 @torch.no_grad()
 def test_invalid_background_cells_never_win(model, missing):
