@@ -1,7 +1,8 @@
 """Reference-guided segmentation with a stock SAM and no learned weights of ours (method B).
 
 Prototype similarity gives a prior on the target; its threshold is calibrated on the references; each connected part of
-it becomes one prompt set (point, box, mask) for SAM's decoder; masks that the prior supports are kept.
+it becomes one prompt set (point, box, mask) for SAM's decoder; masks that the prior supports are kept, and where SAM
+finds none the prior itself stands.
 """
 
 from __future__ import annotations
@@ -104,9 +105,12 @@ class TrainingFreeSegmenter:
             sparse, dense = self._prompts(prior, chosen)
             repeated = features.expand(len(chosen), -1, -1, -1)
             masks, _ = decode(self.sam, repeated, self.sam.prompt_encoder.get_dense_pe(), sparse, dense)
-            for mask in masks[:, 0]:
+            for mask, component in zip(masks[:, 0], chosen, strict=True):
                 if _supported(mask > 0, enlarged):
                     joined = joined.maximum(mask)
+                else:
+                    part = component.repeat_interleave(4, 0).repeat_interleave(4, 1)
+                    joined = torch.where(part, joined.maximum(enlarged), joined)
         return joined
 
     def _prompts(self, prior: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:

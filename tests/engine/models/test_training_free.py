@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from refsam_qgis.engine.models import training_free
 from refsam_qgis.engine.models.segmenter import FOREGROUND, UNMARKED, Shots
 from refsam_qgis.engine.models.training_free import (
     TrainingFreeConfig,
@@ -62,6 +63,17 @@ def test_objects_nobody_marked_do_not_raise_the_threshold(sam):
     partial = segmenter.describe(Shots(images, masks, valid))
     prior = segmenter._prior(segmenter.encode(images, valid).features, partial.prototypes)[0] - partial.threshold
     assert prior[36:60, 28:60].mean() > 0 > prior[8:24, 40:60].mean()
+
+
+def test_the_prior_stands_where_sam_finds_no_supported_mask(sam, monkeypatch):
+    segmenter = TrainingFreeSegmenter(sam)
+    nothing = torch.full((1, 1, 256, 256), -9.0)
+    monkeypatch.setattr(training_free, "decode", lambda *arguments: (nothing, torch.zeros(1, 1)))
+    prior = torch.full((64, 64), -2.0)
+    prior[20:30, 20:30] = 3.0
+    found = segmenter._decode_components(torch.zeros(1, 256, 64, 64), prior) > 0
+    assert found[84:116, 84:116].all()
+    assert not found[130:].any()
 
 
 def test_result_follows_the_references(sam):
