@@ -19,7 +19,7 @@ from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
 from .sam import GRID, PATCH, freeze
 from .segmenter import FOREGROUND, UNMARKED, Shots
-from .virefsam import FrozenEncoding, encode_tiles, grid_masks, resize_logits
+from .virefsam import FrozenEncoding, encode_shots, encode_tiles, resize_logits
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,7 @@ class TrainingFreeSegmenter:
     @torch.inference_mode()
     def describe(self, shots: Shots) -> CalibratedPrototypes:
         """Prototypes of one class and the threshold that marks it best on its own references."""
-        features = torch.cat(
-            [
-                encode_tiles(self.sam, shots.images[k : k + 1], shots.valid[k : k + 1], self.device).features
-                for k in range(shots.images.shape[0])
-            ]
-        )
-        masks = grid_masks(shots.masks).to(self.device)
+        features, masks = encode_shots(self.sam, shots, self.device)
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
         share, known, unmarked = (

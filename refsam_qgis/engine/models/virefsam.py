@@ -112,7 +112,8 @@ class ViRefSAMSegmenter:
     @torch.inference_mode()
     def describe(self, shots: Shots) -> Prototypes:
         """Prototypes of one class, shape ``(1, 1 + K*N_b, 256)``."""
-        return describe_shots(self.model.sam, shots, self.device, self.model.config.background_cells)
+        features, masks = encode_shots(self.model.sam, shots, self.device)
+        return compute_prototypes(features[None], masks[None], self.model.config.background_cells)
 
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> FrozenEncoding:
@@ -126,14 +127,13 @@ class ViRefSAMSegmenter:
         return resize_logits(logits, encoding.side)
 
 
-def describe_shots(sam: Any, shots: Shots, device: torch.device, background_cells: int) -> Prototypes:
-    """Encode the reference chips one by one and pool their features into prototypes."""
+def encode_shots(sam: Any, shots: Shots, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Encode the reference chips one by one; features ``(K, 256, h, w)`` and masks no smaller than their grid."""
     features = [
         encode_tiles(sam, shots.images[k : k + 1], shots.valid[k : k + 1], device).features
         for k in range(shots.images.shape[0])
     ]
-    masks = grid_masks(shots.masks).to(device)
-    return compute_prototypes(torch.cat(features)[None], masks[None], background_cells)
+    return torch.cat(features), _grid_masks(shots.masks).to(device)
 
 
 def encode_tiles(sam: Any, images: Tensor, valid: Tensor, device: torch.device) -> FrozenEncoding:
@@ -148,7 +148,7 @@ def resize_logits(logits: Tensor, side: int) -> Tensor:
     return scaled[:, 0].cpu()
 
 
-def grid_masks(masks: Tensor) -> Tensor:
+def _grid_masks(masks: Tensor) -> Tensor:
     """Repeat the pixels of masks ``(..., S, S)`` smaller than the feature grid, so that cell averages are defined."""
     factor = -(-GRID // masks.shape[-1])
     return masks.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2) if factor > 1 else masks
