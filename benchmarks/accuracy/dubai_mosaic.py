@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.evaluation.evaluate import RANDOM_FOREST
 from refsam_qgis.engine.evaluation.metrics import Overlap
+from refsam_qgis.engine.evaluation.protocol import RANDOM_FOREST
 from refsam_qgis.engine.job import ReferenceSource, SegmentJob, SegmentOutputs
 
 from .mosaic_references import Ninth, choose_ninth, cut_references

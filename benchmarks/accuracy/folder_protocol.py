@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.evaluation import run_evaluate
-from refsam_qgis.engine.evaluation.evaluate import SUPPORTS
+from refsam_qgis.engine.evaluation import run_protocol
+from refsam_qgis.engine.evaluation.protocol import SUPPORTS
 from refsam_qgis.engine.events import SilentReporter
-from refsam_qgis.engine.job import EvaluateJob
+from refsam_qgis.engine.job import ProtocolJob
 
 from .options import RECORDS, add_model, markdown_table, model_options, percent
 from .pictures import save_pictures
@@ -43,8 +43,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
     parser.add_argument("--datasets", nargs="+", default=["pools_cannes", "epfl_roads", "spacenet_rio"])
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--episodes", type=int, default=EvaluateJob.episodes)
-    parser.add_argument("--seed", type=int, default=EvaluateJob.seed)
+    parser.add_argument("--episodes", type=int, default=ProtocolJob.episodes)
+    parser.add_argument("--seed", type=int, default=ProtocolJob.seed)
     parser.add_argument("--support", choices=SUPPORTS, default="mask", help="how the references are marked")
     parser.add_argument("--record", type=Path, default=RECORDS / "folder_protocol.json", help="JSON to write")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of good, middling and bad episodes")
@@ -53,7 +53,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(arguments: argparse.Namespace, dataset: str, shots: int) -> dict[str, Any]:
-    job = EvaluateJob(
+    job = ProtocolJob(
         folder=str(arguments.data / dataset),
         methods=tuple(arguments.methods),
         model=model_options(arguments),
@@ -61,7 +61,7 @@ def _measure(arguments: argparse.Namespace, dataset: str, shots: int) -> dict[st
         episodes=arguments.episodes,
         seed=arguments.seed,
     )
-    record = run_evaluate(job, SilentReporter(), support=arguments.support)
+    record = run_protocol(job, SilentReporter(), support=arguments.support)
     if arguments.pictures:
         save_pictures(job, arguments.support, arguments.pictures)
     # Where the data lie is of no interest to whoever reads the record.

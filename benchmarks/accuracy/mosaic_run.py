@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from refsam_qgis.engine.evaluation.baselines.random_forest import RandomForestSegmenter
-from refsam_qgis.engine.evaluation.evaluate import RANDOM_FOREST
+from refsam_qgis.engine.evaluation.protocol import RANDOM_FOREST
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ModelOptions, SegmentJob
 from refsam_qgis.engine.segment import run_segment

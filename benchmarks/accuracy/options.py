@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from refsam_qgis.engine.evaluation.evaluate import LEARNED_METHODS, RANDOM_FOREST
+from refsam_qgis.engine.evaluation.protocol import LEARNED_METHODS, RANDOM_FOREST
 from refsam_qgis.engine.job import MODELS, ModelOptions
 
 RECORDS = Path(__file__).parent / "records"

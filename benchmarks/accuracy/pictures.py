@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refsam_qgis.engine.evaluation.episodes import Episode, draw_episodes
-from refsam_qgis.engine.evaluation.evaluate import build_segmenter
 from refsam_qgis.engine.evaluation.metrics import FewShotMetrics
+from refsam_qgis.engine.evaluation.protocol import build_segmenter
 from refsam_qgis.engine.evaluation.search import read_shots, search_all
 from refsam_qgis.engine.image_folder import ImageFolder, scan_folder
-from refsam_qgis.engine.job import EvaluateJob
+from refsam_qgis.engine.job import ProtocolJob
 from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.segmenter import FOREGROUND
 
@@ -24,7 +24,7 @@ PANEL = 384
 RED, GREEN, BLUE = (255, 40, 40), (40, 220, 40), (60, 120, 255)
 
 
-def save_pictures(job: EvaluateJob, support: str, target: Path) -> None:
+def save_pictures(job: ProtocolJob, support: str, target: Path) -> None:
     """Save one PNG per method: rows best, median, worst; columns reference, target with truth, with result.
 
     Reference marks are blue, truth is green and the result red.

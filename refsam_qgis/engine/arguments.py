@@ -16,15 +16,25 @@ from .job import (
     MODELS,
     STRETCHES,
     EvaluateJob,
+    EverythingJob,
+    FolderJob,
     Job,
     ModelOptions,
+    ObjectOutputs,
+    PolygonOptions,
+    PromptsJob,
+    ProtocolJob,
+    RasterOptions,
     ReferenceSource,
+    RefsetJob,
     SegmentJob,
     SegmentOutputs,
     StatusJob,
     TrainJob,
     from_dict,
 )
+
+PROTOCOL_METHODS = ("virefsam", "training_free", "random_forest")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,12 +45,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"RefSAM {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_segment(commands.add_parser("segment", help="find the classes of the references over a raster"))
-    _add_train(commands.add_parser("train", help="train VCP and DTA adapters"))
-    _add_evaluate(commands.add_parser("evaluate", help="measure methods by few-shot episodes"))
-    _add_model(commands.add_parser("status", help="report versions and devices and run a self-test"))
+    for name, add, build, text in (
+        ("segment", _add_segment, _segment_job, "find the classes of the references over a raster"),
+        ("folder", _add_folder, _folder_job, "find them in many rasters"),
+        ("refset", _add_refset, _refset_job, "make a portable reference set, or add shots to one"),
+        ("prompts", _add_prompts, _prompts_job, "segment what points and boxes show"),
+        ("everything", _add_everything, _everything_job, "outline everything in a raster"),
+        ("train", _add_train, _train_job, "train VCP and DTA adapters"),
+        ("evaluate", _add_evaluate, _evaluate_job, "compare a result with the truth, or methods by a protocol"),
+        ("status", _add_model, _status_job, "report versions and devices and run a self-test"),
+    ):
+        command = commands.add_parser(name, help=text)
+        add(command)
+        command.set_defaults(build=build)
     run = commands.add_parser("run", help="run a job document")
     run.add_argument("job", type=Path, metavar="JOB.json")
+    run.set_defaults(build=_read_job)
     worker = commands.add_parser("worker", help="serve jobs as JSON lines on standard input and output")
     worker.add_argument("--idle-seconds", type=float, default=600.0, help="leave after so long without a job")
     return parser
@@ -52,62 +72,163 @@ def job_from_arguments(arguments: argparse.Namespace) -> Job:
     Raises:
         RefSAMError: With code ``input`` when a value is out of range or a job document cannot be read.
     """
-    if arguments.command == "run":
-        return _read_job(arguments.job)
-    model = ModelOptions(arguments.model, arguments.checkpoint, arguments.adapters, arguments.method, arguments.device)
-    if arguments.command == "segment":
-        return _segment_job(arguments, model)
-    if arguments.command == "train":
-        return TrainJob(
-            output=arguments.output,
-            folder=arguments.folder,
-            model=model,
-            steps=arguments.steps,
-            batch=arguments.batch,
-            seed=arguments.seed,
-            resume=arguments.resume,
-        )
-    if arguments.command == "evaluate":
-        return EvaluateJob(
+    job: Job = arguments.build(arguments)
+    return job
+
+
+def _segment_job(arguments: argparse.Namespace) -> SegmentJob:
+    outputs = SegmentOutputs(arguments.polygons, arguments.mask, arguments.probability, arguments.report)
+    if outputs == SegmentOutputs():
+        raise RefSAMError("input", "No output was asked for; add --polygons, --mask, --probability or --report.")
+    return SegmentJob(
+        input=arguments.input,
+        references=_references(arguments),
+        outputs=outputs,
+        model=_model(arguments),
+        raster=_raster(arguments),
+        polygons=_polygons(arguments),
+        extent=_extent(arguments),
+        threshold=arguments.threshold,
+        separate=arguments.separate,
+    )
+
+
+def _folder_job(arguments: argparse.Namespace) -> FolderJob:
+    return FolderJob(
+        references=_references(arguments),
+        output_folder=arguments.output_folder,
+        folder=arguments.folder,
+        pattern=arguments.pattern,
+        recursive=arguments.recursive,
+        inputs=tuple(arguments.inputs or ()),
+        merged=arguments.merged,
+        failures=arguments.failures,
+        probability=arguments.probability,
+        redo=arguments.redo,
+        model=_model(arguments),
+        raster=_raster(arguments),
+        polygons=_polygons(arguments),
+        threshold=arguments.threshold,
+        separate=arguments.separate,
+    )
+
+
+def _refset_job(arguments: argparse.Namespace) -> RefsetJob:
+    vectors, rasters = arguments.references, arguments.reference_raster
+    if len(vectors) != len(rasters):
+        raise RefSAMError("input", "Give one --reference-raster for each of the --references, in the same order.")
+    negatives = arguments.negatives or [None] * len(vectors)
+    if len(negatives) != len(vectors):
+        raise RefSAMError("input", "Give --negatives for each of the --references, in the same order, or none.")
+    return RefsetJob(
+        sources=tuple(
+            ReferenceSource(
+                vector=vector,
+                raster=raster,
+                class_field=arguments.class_field,
+                annotation=arguments.annotation,
+                negatives=negative,
+            )
+            for vector, raster, negative in zip(vectors, rasters, negatives, strict=True)
+        ),
+        output=arguments.output,
+        base=arguments.base,
+        picture=arguments.picture,
+        bands=_bands(arguments),
+        stretch=arguments.stretch,
+        chip_size=arguments.chip_size,
+    )
+
+
+def _prompts_job(arguments: argparse.Namespace) -> PromptsJob:
+    return PromptsJob(
+        input=arguments.input,
+        points=arguments.points,
+        boxes=arguments.boxes,
+        label_field=arguments.label_field,
+        object_field=arguments.object_field,
+        best_of_three=arguments.best_of_three,
+        outputs=_object_outputs(arguments),
+        model=_model(arguments),
+        raster=_raster(arguments),
+        polygons=_polygons(arguments),
+    )
+
+
+def _everything_job(arguments: argparse.Namespace) -> EverythingJob:
+    return EverythingJob(
+        input=arguments.input,
+        extent=_extent(arguments),
+        points_per_side=arguments.points_per_side,
+        min_predicted_iou=arguments.min_predicted_iou,
+        min_stability=arguments.min_stability,
+        max_overlap=arguments.max_overlap,
+        outputs=_object_outputs(arguments),
+        model=_model(arguments),
+        raster=_raster(arguments),
+        polygons=_polygons(arguments),
+    )
+
+
+def _train_job(arguments: argparse.Namespace) -> TrainJob:
+    return TrainJob(
+        output=arguments.output,
+        rasters=tuple(arguments.rasters or ()),
+        labels=arguments.labels,
+        class_field=arguments.class_field,
+        folder=arguments.folder,
+        generated=arguments.generated,
+        bands=_bands(arguments),
+        stretch=arguments.stretch,
+        model=_model(arguments),
+        steps=arguments.steps,
+        batch=arguments.batch,
+        seed=arguments.seed,
+        resume=arguments.resume,
+        validation=arguments.validation,
+        patience=arguments.patience,
+        curve=arguments.curve,
+    )
+
+
+def _evaluate_job(arguments: argparse.Namespace) -> EvaluateJob | ProtocolJob:
+    if arguments.protocol is not None:
+        if arguments.folder is None:
+            raise RefSAMError("input", "A protocol needs its images with masks; add --folder.")
+        return ProtocolJob(
             folder=arguments.folder,
             report=arguments.report,
             methods=tuple(arguments.methods),
-            model=model,
+            model=_model(arguments),
             shots=arguments.shots,
             episodes=arguments.episodes,
             seed=arguments.seed,
         )
-    return StatusJob(model)
-
-
-def _segment_job(arguments: argparse.Namespace, model: ModelOptions) -> SegmentJob:
-    outputs = SegmentOutputs(arguments.polygons, arguments.mask, arguments.probability, arguments.report)
-    if outputs == SegmentOutputs():
-        raise RefSAMError("input", "No output was asked for; add --polygons, --mask, --probability or --report.")
-    references = ReferenceSource(
-        vector=arguments.references,
-        raster=arguments.reference_raster,
-        layer=arguments.reference_layer,
-        class_field=arguments.class_field,
-        annotation=arguments.annotation,
-    )
-    return SegmentJob(
-        input=arguments.input,
-        references=references,
-        outputs=outputs,
-        model=model,
-        bands=tuple(arguments.bands) if arguments.bands else None,
-        stretch=arguments.stretch,
-        extent=tuple(arguments.extent) if arguments.extent else None,
-        tile_size=arguments.tile_size,
-        overlap=arguments.overlap,
-        threshold=arguments.threshold,
-        min_area=arguments.min_area,
-        simplify=arguments.simplify,
+    if arguments.result is None or arguments.truth is None:
+        raise RefSAMError("input", "There is nothing to compare; add --result and --truth, or --protocol and --folder.")
+    return EvaluateJob(
+        result=arguments.result,
+        truth=arguments.truth,
+        result_field=arguments.result_field,
+        truth_field=arguments.truth_field,
+        result_classes=tuple(arguments.result_classes),
+        truth_classes=tuple(arguments.truth_classes),
+        gsd=arguments.gsd,
+        tolerance=arguments.tolerance,
+        min_iou=arguments.min_iou,
+        extent=_extent(arguments),
+        report=arguments.report,
+        picture=arguments.picture,
+        table=arguments.table,
     )
 
 
-def _read_job(path: Path) -> Job:
+def _status_job(arguments: argparse.Namespace) -> StatusJob:
+    return StatusJob(_model(arguments))
+
+
+def _read_job(arguments: argparse.Namespace) -> Job:
+    path: Path = arguments.job
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -119,30 +240,111 @@ def _read_job(path: Path) -> Job:
     return from_dict(document)
 
 
+def _references(arguments: argparse.Namespace) -> ReferenceSource:
+    return ReferenceSource(
+        vector=arguments.references,
+        raster=arguments.reference_raster,
+        layer=arguments.reference_layer,
+        class_field=arguments.class_field,
+        annotation=arguments.annotation,
+        negatives=arguments.negatives,
+        refset=arguments.reference_set,
+    )
+
+
+def _model(arguments: argparse.Namespace) -> ModelOptions:
+    return ModelOptions(arguments.model, arguments.checkpoint, arguments.adapters, arguments.method, arguments.device)
+
+
+def _raster(arguments: argparse.Namespace) -> RasterOptions:
+    return RasterOptions(_bands(arguments), arguments.stretch, arguments.tile_size, arguments.overlap)
+
+
+def _polygons(arguments: argparse.Namespace) -> PolygonOptions:
+    return PolygonOptions(arguments.min_area, arguments.fill_holes, arguments.simplify, arguments.right_angles)
+
+
+def _object_outputs(arguments: argparse.Namespace) -> ObjectOutputs:
+    outputs = ObjectOutputs(arguments.polygons, arguments.mask, arguments.report)
+    if outputs == ObjectOutputs():
+        raise RefSAMError("input", "No output was asked for; add --polygons, --mask or --report.")
+    return outputs
+
+
+def _bands(arguments: argparse.Namespace) -> tuple[int, ...] | None:
+    return tuple(arguments.bands) if arguments.bands else None
+
+
+def _extent(arguments: argparse.Namespace) -> tuple[float, float, float, float] | None:
+    return tuple(arguments.extent) if arguments.extent else None
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=MODELS, default=ModelOptions.model)
     group.add_argument("--checkpoint", help="SAM checkpoint (.pth); the compact model brings its own")
     group.add_argument("--adapters", help="trained VCP and DTA adapters (.safetensors)")
     group.add_argument("--method", choices=METHODS, default=ModelOptions.method)
-    group.add_argument("--device", choices=DEVICES, default=ModelOptions.device)
+    group.add_argument("--device", default=ModelOptions.device, help=f"{', '.join(DEVICES)}, or cuda:1, …")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bands", type=int, nargs="+", metavar="BAND", help="grey, or red, green and blue; from 1")
+    parser.add_argument("--stretch", choices=STRETCHES, default=RasterOptions.stretch)
+
+
+def _add_raster(parser: argparse.ArgumentParser) -> None:
+    _add_reading(parser)
+    parser.add_argument("--tile-size", type=int, default=RasterOptions.tile_size, help="pixels; 0 is automatic")
+    parser.add_argument("--overlap", type=float, default=RasterOptions.overlap, help="percent of a tile, 0 to 50")
+
+
+def _add_extent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--extent", type=float, nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
+
+
+def _add_polygons(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("polygons")
+    group.add_argument("--min-area", type=float, default=PolygonOptions.min_area, help="square metres")
+    group.add_argument(
+        "--fill-holes", type=float, default=PolygonOptions.fill_holes, help="below; square metres"
+    )
+    group.add_argument("--simplify", type=float, default=PolygonOptions.simplify, help="map units; 0 is off")
+    group.add_argument("--right-angles", action="store_true", help="make outlines right-angled")
+
+
+def _add_decision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threshold", type=float, default=SegmentJob.threshold, help="probability, 0 to 1")
+    parser.add_argument(
+        "--separate", type=float, default=SegmentJob.separate, help="dip of probability that parts objects; 0 is off"
+    )
+
+
+def _add_references(parser: argparse.ArgumentParser, raster_help: str) -> None:
+    group = parser.add_argument_group("references")
+    group.add_argument("--references", help="vector file of polygons, lines or points")
+    group.add_argument("--reference-raster", help=raster_help)
+    group.add_argument("--reference-layer", help="layer inside the vector file (default: the first)")
+    group.add_argument("--class-field", help="attribute that holds the class (default: all one class)")
+    group.add_argument("--annotation", choices=ANNOTATIONS, default=ReferenceSource.annotation)
+    group.add_argument("--negatives", help="vector file of marks on what is to be told apart")
+    group.add_argument("--reference-set", help="reference set (.refset), instead of the others")
+
+
+def _add_object_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("outputs (at least one)")
+    group.add_argument("--polygons", help="GeoPackage")
+    group.add_argument("--mask", help="GeoTIFF of object numbers")
+    group.add_argument("--report", help="JSON")
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, help="raster to search")
-    parser.add_argument("--references", required=True, help="vector file of polygons, lines or points")
-    parser.add_argument("--reference-raster", help="raster they are drawn on (default: the input)")
-    parser.add_argument("--reference-layer", help="layer inside the vector file (default: the first)")
-    parser.add_argument("--class-field", help="attribute that holds the class (default: all one class)")
-    parser.add_argument("--annotation", choices=ANNOTATIONS, default=ReferenceSource.annotation)
-    parser.add_argument("--bands", type=int, nargs="+", metavar="BAND", help="grey, or red, green and blue; from 1")
-    parser.add_argument("--stretch", choices=STRETCHES, default=SegmentJob.stretch)
-    parser.add_argument("--extent", type=float, nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
-    parser.add_argument("--tile-size", type=int, default=SegmentJob.tile_size, help="pixels; 0 is automatic")
-    parser.add_argument("--overlap", type=float, default=SegmentJob.overlap, help="percent of a tile, 0 to 50")
-    parser.add_argument("--threshold", type=float, default=SegmentJob.threshold, help="probability, 0 to 1")
-    parser.add_argument("--min-area", type=float, default=SegmentJob.min_area, help="square metres")
-    parser.add_argument("--simplify", type=float, default=SegmentJob.simplify, help="map units; 0 is off")
+    _add_references(parser, "raster they are drawn on (default: the input)")
+    _add_raster(parser)
+    _add_extent(parser)
+    _add_decision(parser)
+    _add_polygons(parser)
     outputs = parser.add_argument_group("outputs (at least one)")
     outputs.add_argument("--polygons", help="GeoPackage")
     outputs.add_argument("--mask", help="GeoTIFF of class ids")
@@ -151,26 +353,106 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    rasters = parser.add_mutually_exclusive_group(required=True)
+    rasters.add_argument("--folder", help="folder that is searched for rasters")
+    rasters.add_argument("--inputs", nargs="+", metavar="RASTER", help="rasters, instead of a folder")
+    parser.add_argument("--pattern", default=FolderJob.pattern, help="file names, separated by ';'")
+    parser.add_argument("--recursive", action="store_true", help="search the folders inside too")
+    _add_references(parser, "raster they are drawn on")
+    _add_raster(parser)
+    _add_decision(parser)
+    _add_polygons(parser)
+    outputs = parser.add_argument_group("outputs")
+    outputs.add_argument("--output-folder", required=True, help="folder for the results of each raster")
+    outputs.add_argument("--merged", help="GeoPackage of all polygons")
+    outputs.add_argument("--failures", help="CSV of the rasters that failed")
+    outputs.add_argument("--probability", action="store_true", help="write probabilities too")
+    outputs.add_argument("--redo", action="store_true", help="do finished rasters again")
+    _add_model(parser)
+
+
+def _add_refset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--references", nargs="+", required=True, help="vector files of polygons, lines or points")
+    parser.add_argument("--reference-raster", nargs="+", required=True, help="the raster each is drawn on")
+    parser.add_argument("--negatives", nargs="+", help="vector files of marks on what is to be told apart")
+    parser.add_argument("--class-field", help="attribute that holds the class (default: all one class)")
+    parser.add_argument("--annotation", choices=ANNOTATIONS, default=ReferenceSource.annotation)
+    parser.add_argument("--base", help="reference set whose shots come first")
+    parser.add_argument("--chip-size", type=float, default=RefsetJob.chip_size, help="metres; 0 is automatic")
+    _add_reading(parser)
+    parser.add_argument("--output", required=True, help="reference set to write (.refset)")
+    parser.add_argument("--picture", help="PNG of the chips with their masks")
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", required=True, help="raster")
+    parser.add_argument("--points", help="vector file of points")
+    parser.add_argument("--boxes", help="vector file; bounding boxes of its features")
+    parser.add_argument("--label-field", help="attribute of the points: 1 on the object, 0 beside it")
+    parser.add_argument("--object-field", help="attribute whose equal values mean one object")
+    parser.add_argument(
+        "--one-mask", dest="best_of_three", action="store_false", help="let SAM propose one mask, not three"
+    )
+    _add_raster(parser)
+    _add_polygons(parser)
+    _add_object_outputs(parser)
+    _add_model(parser)
+
+
+def _add_everything(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", required=True, help="raster")
+    parser.add_argument("--points-per-side", type=int, default=EverythingJob.points_per_side)
+    parser.add_argument("--min-predicted-iou", type=float, default=EverythingJob.min_predicted_iou, help="0 to 1")
+    parser.add_argument("--min-stability", type=float, default=EverythingJob.min_stability, help="0 to 1")
+    parser.add_argument("--max-overlap", type=float, default=EverythingJob.max_overlap, help="IoU of boxes, 0 to 1")
+    _add_raster(parser)
+    _add_extent(parser)
+    _add_polygons(parser)
+    _add_object_outputs(parser)
+    _add_model(parser)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="adapters file to write (.safetensors)")
-    parser.add_argument("--folder", help="images with masks (default: generated scenes alone)")
+    parser.add_argument("--rasters", nargs="+", metavar="RASTER", help="rasters whose objects are all outlined")
+    parser.add_argument("--labels", help="vector file of class polygons over them")
+    parser.add_argument("--class-field", help="attribute that holds the class (default: all one class)")
+    parser.add_argument("--folder", help="images with masks")
+    parser.add_argument("--no-generated", dest="generated", action="store_false", help="leave generated scenes out")
+    _add_reading(parser)
     parser.add_argument("--steps", type=int, default=TrainJob.steps)
     parser.add_argument("--batch", type=int, default=TrainJob.batch, help="episodes per step")
     parser.add_argument("--seed", type=int, default=TrainJob.seed)
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="start anew")
+    parser.add_argument("--validation", type=float, default=TrainJob.validation, help="share of the scenes")
+    parser.add_argument("--patience", type=int, default=TrainJob.patience, help="looks without gain; 0 is endless")
+    parser.add_argument("--curve", help="PNG of the loss and validation curves")
     _add_model(parser)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", required=True, help="images with masks")
-    parser.add_argument("--report", help="JSON to write")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=("virefsam", "training_free", "random_forest"),
-        default=list(EvaluateJob.methods),
+    result = parser.add_argument_group("a result against the truth")
+    result.add_argument("--result", help="polygons, or raster of class ids")
+    result.add_argument("--truth", help="polygons, or raster of class ids")
+    result.add_argument("--result-field", help="attribute of result polygons that holds the class")
+    result.add_argument("--truth-field", help="attribute of truth polygons that holds the class")
+    result.add_argument("--result-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
+    result.add_argument("--truth-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
+    result.add_argument(
+        "--gsd", type=float, default=EvaluateJob.gsd, help="metres, for two vector files"
     )
-    parser.add_argument("--shots", type=int, default=EvaluateJob.shots)
-    parser.add_argument("--episodes", type=int, default=EvaluateJob.episodes)
-    parser.add_argument("--seed", type=int, default=EvaluateJob.seed)
+    result.add_argument("--tolerance", type=float, default=EvaluateJob.tolerance, help="pixels between boundaries")
+    result.add_argument("--min-iou", type=float, default=EvaluateJob.min_iou, help="of an object found, 0 to 1")
+    result.add_argument("--picture", help="PNG of the confusion matrix")
+    result.add_argument("--table", help="CSV, one row a class")
+    _add_extent(parser)
+    protocol = parser.add_argument_group("methods by few-shot episodes")
+    protocol.add_argument("--protocol", choices=("folder",), help="where the episodes come from")
+    protocol.add_argument("--folder", help="images with masks")
+    protocol.add_argument("--methods", nargs="+", choices=PROTOCOL_METHODS, default=list(ProtocolJob.methods))
+    protocol.add_argument("--shots", type=int, default=ProtocolJob.shots)
+    protocol.add_argument("--episodes", type=int, default=ProtocolJob.episodes)
+    protocol.add_argument("--seed", type=int, default=ProtocolJob.seed)
+    parser.add_argument("--report", help="JSON to write")
     _add_model(parser)

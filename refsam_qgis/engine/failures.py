@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 import traceback
 from pathlib import Path
 
 from .errors import RefSAMError
+from .home import home
 
 
 def explain(error: BaseException) -> RefSAMError:
@@ -28,11 +28,6 @@ def explain(error: BaseException) -> RefSAMError:
         return RefSAMError("environment", f"The engine's environment is incomplete ({error}); set it up again.")
     where = f"details are in {log}" if log else "no log could be written"
     return RefSAMError("internal", f"An unexpected {type(error).__name__} stopped the job; {where}: please report it.")
-
-
-def home() -> Path:
-    """Return the folder of the engine's environment and logs: ``REFSAM_HOME``, or ``.refsam`` in the user's home."""
-    return Path(os.environ.get("REFSAM_HOME") or Path.home() / ".refsam")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -23,21 +23,36 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 
 @dataclass(frozen=True)
 class ReferenceSource:
-    """Marked examples on a raster.
+    """Marked examples on a raster, or a reference set made of such.
 
     Attributes:
-        vector: Path of a vector data set with polygons, lines (scribbles) or points.
+        vector: Path of a vector data set with polygons, lines (scribbles) or points; ``None`` with `refset`.
         raster: Path of the raster they are drawn on; ``None`` for the job's own input.
         layer: Layer inside `vector`; ``None`` for its only or first one.
         class_field: Attribute that holds the class; ``None`` when all marks are one class.
         annotation: ``complete`` when every object of the class near the marks is marked, else ``partial``.
+        negatives: Path of a vector data set with marks on what is to be told apart from every class; ``None`` for none.
+        refset: Path of a ``.refset`` file, instead of all the others.
     """
 
-    vector: str
+    vector: Optional[str] = None
     raster: Optional[str] = None
     layer: Optional[str] = None
     class_field: Optional[str] = None
     annotation: str = "complete"
+    negatives: Optional[str] = None
+    refset: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        _choice("annotation", self.annotation, ANNOTATIONS)
+        if self.refset is None and self.vector is None:
+            raise RefSAMError("input", "There are no examples; give a layer of marks or a reference set.")
+        if self.refset is not None and (self.vector or self.raster or self.negatives):
+            raise RefSAMError("input", "Marks and a reference set were both given; give one of them.")
+
+    def files(self) -> list[str]:
+        """Return the files that are read."""
+        return [path for path in (self.vector, self.raster, self.negatives, self.refset) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -50,13 +65,67 @@ class ModelOptions:
     method: str = "auto"
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        _choice("model", self.model, MODELS)
+        _choice("method", self.method, METHODS)
+
+    def files(self) -> list[str]:
+        """Return the files that are read."""
+        return [path for path in (self.checkpoint, self.adapters) if path is not None]
+
+
+@dataclass(frozen=True)
+class RasterOptions:
+    """How a raster is read and cut into tiles.
+
+    Attributes:
+        bands: One-based indices of the red, green and blue bands; ``None`` chooses from the band descriptions.
+        stretch: ``auto`` scales anything but 8-bit data by percentiles, ``none`` never, ``percentile`` always.
+        tile_size: Side of a tile in pixels of the raster; 0 is automatic.
+        overlap: Shared part of neighbouring tiles in percent of the tile, 0..50.
+    """
+
+    bands: Optional[tuple[int, ...]] = None
+    stretch: str = "auto"
+    tile_size: int = 0
+    overlap: float = 12.5
+
+    def __post_init__(self) -> None:
+        _choice("stretch", self.stretch, STRETCHES)
+        _range("overlap", self.overlap, 0, 50)
+        if self.tile_size != 0 and not 64 <= self.tile_size <= 8192:
+            raise RefSAMError(
+                "input", f"Tile size {self.tile_size} is out of range; use 64 to 8192 pixels, or 0 for automatic."
+            )
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How outlines become polygons that people can use.
+
+    Attributes:
+        min_area: Smallest polygon kept, in square metres.
+        fill_holes: Holes smaller than this are filled, in square metres; 0 keeps every hole.
+        simplify: Tolerance of the simplification in map units; 0 keeps the pixel outline. Shared borders stay shared.
+        right_angles: Whether outlines are made right-angled, as buildings are.
+    """
+
+    min_area: float = 0.0
+    fill_holes: float = 0.0
+    simplify: float = 0.0
+    right_angles: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_area", "fill_holes", "simplify"):
+            _range(name, getattr(self, name), 0, float("inf"))
+
 
 @dataclass(frozen=True)
 class SegmentOutputs:
     """Where the results of a `SegmentJob` go; ``None`` leaves one out.
 
     Attributes:
-        polygons: GeoPackage of polygons with ``class``, ``score`` and ``area_m2``.
+        polygons: GeoPackage of polygons with ``object_id``, ``class``, ``class_id``, ``score`` and ``area_m2``.
         mask: GeoTIFF of class ids (0 background, 255 nodata).
         probability: GeoTIFF with one float32 band per class in 0..1 (nodata -1).
         report: JSON with every parameter, version, digest, device and time.
@@ -77,42 +146,189 @@ class SegmentJob:
         references: Where the examples are.
         outputs: Where the results go.
         model: Network, weights and device.
-        bands: One-based indices of the red, green and blue bands; ``None`` chooses from the band descriptions.
-        stretch: ``auto`` scales anything but 8-bit data by percentiles, ``none`` never, ``percentile`` always.
+        raster: How the raster is read; tile size 0 derives it from the references.
+        polygons: How outlines become polygons.
         extent: ``(xmin, ymin, xmax, ymax)`` in the input's CRS; ``None`` for all of it.
-        tile_size: Side of a tile in pixels of `input`; 0 derives it from the references.
-        overlap: Shared part of neighbouring tiles in percent of the tile, 0..50.
         threshold: Probability from which a pixel belongs to a class, 0..1.
-        min_area: Smallest polygon kept, in square metres.
-        simplify: Tolerance of the polygon simplification in map units; 0 keeps the pixel outline.
+        separate: Touching objects are cut apart where the probability dips by at least this between them, 0..1;
+            0 leaves them together.
     """
 
     input: str
     references: ReferenceSource
     outputs: SegmentOutputs = field(default_factory=SegmentOutputs)
     model: ModelOptions = field(default_factory=ModelOptions)
-    bands: Optional[tuple[int, ...]] = None
-    stretch: str = "auto"
+    raster: RasterOptions = field(default_factory=RasterOptions)
+    polygons: PolygonOptions = field(default_factory=PolygonOptions)
     extent: Optional[tuple[float, float, float, float]] = None
-    tile_size: int = 0
-    overlap: float = 12.5
     threshold: float = 0.5
-    min_area: float = 0.0
-    simplify: float = 0.0
+    separate: float = 0.0
 
     def __post_init__(self) -> None:
-        _choice("model", self.model.model, MODELS)
-        _choice("method", self.model.method, METHODS)
-        _choice("annotation", self.references.annotation, ANNOTATIONS)
-        _choice("stretch", self.stretch, STRETCHES)
-        _range("overlap", self.overlap, 0, 50)
         _range("threshold", self.threshold, 0, 1)
-        _range("min_area", self.min_area, 0, float("inf"))
-        _range("simplify", self.simplify, 0, float("inf"))
-        if self.tile_size != 0 and not 64 <= self.tile_size <= 8192:
-            raise RefSAMError(
-                "input", f"Tile size {self.tile_size} is out of range; use 64 to 8192 pixels, or 0 for automatic."
-            )
+        _range("separate", self.separate, 0, 1)
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """Find the classes of the references in many rasters with one warm model.
+
+    Every raster gives ``STEM.tif`` (mask) and ``STEM.gpkg`` (polygons) in the output folder, beside ``STEM.json`` (its
+    report, by which a later run knows what it need not do again).
+
+    Attributes:
+        references: Where the examples are; they name their raster unless they are a reference set.
+        output_folder: Folder for the results of each raster; made when it does not exist.
+        folder: Folder that is searched for rasters, or ``None`` with `inputs`.
+        pattern: File names searched for, such as ``*.tif``; several are separated by ``;``.
+        recursive: Whether folders inside `folder` are searched too; results keep their relative folder.
+        inputs: Rasters, instead of `folder`.
+        merged: GeoPackage of all polygons with their ``source``; ``None`` for none.
+        failures: CSV of the rasters that failed, with ``source`` and ``reason``; ``None`` for none.
+        probability: Whether each raster gives ``STEM_probability.tif`` too.
+        redo: Whether finished rasters are done again though nothing changed.
+        model: As in `SegmentJob`, like all that follow.
+    """
+
+    references: ReferenceSource
+    output_folder: str
+    folder: Optional[str] = None
+    pattern: str = "*.tif;*.tiff"
+    recursive: bool = False
+    inputs: tuple[str, ...] = ()
+    merged: Optional[str] = None
+    failures: Optional[str] = None
+    probability: bool = False
+    redo: bool = False
+    model: ModelOptions = field(default_factory=ModelOptions)
+    raster: RasterOptions = field(default_factory=RasterOptions)
+    polygons: PolygonOptions = field(default_factory=PolygonOptions)
+    threshold: float = 0.5
+    separate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _range("threshold", self.threshold, 0, 1)
+        _range("separate", self.separate, 0, 1)
+        if bool(self.folder) == bool(self.inputs):
+            raise RefSAMError("input", "Give either a folder or a list of rasters to search.")
+        if self.references.refset is None and self.references.raster is None:
+            raise RefSAMError("input", "The marks need the raster they were drawn on; give it, or a reference set.")
+
+
+@dataclass(frozen=True)
+class RefsetJob:
+    """Make a portable reference set from marked examples, or add shots to one.
+
+    Attributes:
+        sources: Marked examples, each with its raster.
+        output: ``.refset`` file to write.
+        base: ``.refset`` file whose shots come first; may be the same as `output`. ``None`` for a new set.
+        picture: PNG of the chips with their masks; ``None`` for none.
+        bands: As in `RasterOptions`, for every raster.
+        stretch: As in `RasterOptions`.
+        chip_size: Side of the chips in metres (map units without a CRS); 0 derives it from the marks, or takes that
+            of `base`.
+    """
+
+    sources: tuple[ReferenceSource, ...]
+    output: str
+    base: Optional[str] = None
+    picture: Optional[str] = None
+    bands: Optional[tuple[int, ...]] = None
+    stretch: str = "auto"
+    chip_size: float = 0.0
+
+    def __post_init__(self) -> None:
+        _choice("stretch", self.stretch, STRETCHES)
+        _range("chip_size", self.chip_size, 0, float("inf"))
+        if not self.sources:
+            raise RefSAMError("input", "There are no examples to put into the reference set; give a layer of marks.")
+        for source in self.sources:
+            if source.vector is None or source.raster is None:
+                raise RefSAMError("input", "Each layer of marks needs the raster it was drawn on; give both.")
+
+
+@dataclass(frozen=True)
+class ObjectOutputs:
+    """Where the results of a `PromptsJob` or an `EverythingJob` go; ``None`` leaves one out.
+
+    Attributes:
+        polygons: GeoPackage of polygons with ``object_id``, ``score``, ``stability`` and ``area_m2``.
+        mask: GeoTIFF of object numbers (int32, 0 background); where objects overlap, the better score wins.
+        report: JSON as in `SegmentOutputs`.
+    """
+
+    polygons: Optional[str] = None
+    mask: Optional[str] = None
+    report: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PromptsJob:
+    """Segment what points and boxes show, as SAM does.
+
+    Attributes:
+        input: Path of the raster.
+        points: Vector data set of points; ``None`` for none.
+        boxes: Vector data set whose features' bounding boxes are the boxes; ``None`` for none.
+        label_field: Attribute of `points`: 1 on the object, 0 beside it; ``None`` takes every point to be on one.
+        object_field: Attribute of `points` and `boxes` whose equal values mean one object; ``None`` makes each box an
+            object together with the points in it, and each other point on an object an object of its own.
+        best_of_three: Whether SAM proposes three masks for an object with one prompt and the best is taken.
+        outputs: Where the results go.
+        model: Network, weights and device; adapters and method do not matter.
+        raster: How the raster is read; tile size 0 fits the prompts.
+        polygons: How outlines become polygons.
+    """
+
+    input: str
+    points: Optional[str] = None
+    boxes: Optional[str] = None
+    label_field: Optional[str] = None
+    object_field: Optional[str] = None
+    best_of_three: bool = True
+    outputs: ObjectOutputs = field(default_factory=ObjectOutputs)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    raster: RasterOptions = field(default_factory=RasterOptions)
+    polygons: PolygonOptions = field(default_factory=PolygonOptions)
+
+    def __post_init__(self) -> None:
+        if self.points is None and self.boxes is None:
+            raise RefSAMError("input", "There are no prompts; give a layer of points or of boxes.")
+
+
+@dataclass(frozen=True)
+class EverythingJob:
+    """Outline everything in a raster, as SAM's automatic mask generator does.
+
+    Attributes:
+        input: Path of the raster.
+        extent: As in `SegmentJob`.
+        points_per_side: Prompts along the side of a tile.
+        min_predicted_iou: Masks that SAM itself rates lower are left out, 0..1.
+        min_stability: Masks that change more when SAM's cutoff moves are left out, 0..1.
+        max_overlap: Of two masks whose boxes' IoU is larger, the worse is a duplicate, 0..1.
+        outputs: Where the results go.
+        model: Network, weights and device; adapters and method do not matter.
+        raster: How the raster is read; tile size 0 is SAM's own 1024.
+        polygons: How outlines become polygons.
+    """
+
+    input: str
+    extent: Optional[tuple[float, float, float, float]] = None
+    points_per_side: int = 32
+    min_predicted_iou: float = 0.88
+    min_stability: float = 0.95
+    max_overlap: float = 0.7
+    outputs: ObjectOutputs = field(default_factory=ObjectOutputs)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    raster: RasterOptions = field(default_factory=RasterOptions)
+    polygons: PolygonOptions = field(default_factory=PolygonOptions)
+
+    def __post_init__(self) -> None:
+        _range("points_per_side", self.points_per_side, 1, 128)
+        for name in ("min_predicted_iou", "min_stability", "max_overlap"):
+            _range(name, getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -124,31 +340,99 @@ class StatusJob:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train VCP and DTA adapters by episodes on folders of images with masks.
+    """Train VCP and DTA adapters by episodes on the user's own rasters, labelled images or generated scenes.
 
     Attributes:
-        folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``; ``None`` for generated
-            scenes alone.
-        output: Adapters file (safetensors) to write.
-        model: Frozen network to adapt.
-        steps: Optimiser steps.
+        output: Adapters file (safetensors) to write; its card goes beside it as ``STEM.json``.
+        rasters: Rasters on which every object of the classes is outlined in `labels`.
+        labels: Vector data set of class polygons over the rasters; needed with `rasters`.
+        class_field: Attribute of `labels` that holds the class; ``None`` when all are one class.
+        folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``; ``None`` for none.
+        generated: Whether generated scenes are mixed in; they are all there is without `rasters` and `folder`.
+        bands: As in `RasterOptions`, for every raster.
+        stretch: As in `RasterOptions`.
+        model: Frozen network to adapt; its adapters, if named, are where training starts.
+        steps: Optimiser steps at most.
         batch: Episodes per step.
         seed: Seed of every random draw.
         resume: Whether to go on from the state left beside `output`.
+        validation: Share of the scenes that are kept for validation, 0..0.9; a lone raster is parted into scenes.
+        patience: Stop when validation has not become better for so many looks; 0 never stops early.
+        curve: PNG of the loss and validation curves; ``None`` for none.
     """
 
     output: str
+    rasters: tuple[str, ...] = ()
+    labels: Optional[str] = None
+    class_field: Optional[str] = None
     folder: Optional[str] = None
+    generated: bool = True
+    bands: Optional[tuple[int, ...]] = None
+    stretch: str = "auto"
     model: ModelOptions = field(default_factory=ModelOptions)
     steps: int = 2000
     batch: int = 4
     seed: int = 0
     resume: bool = True
+    validation: float = 0.2
+    patience: int = 5
+    curve: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        _choice("stretch", self.stretch, STRETCHES)
+        _range("steps", self.steps, 1, float("inf"))
+        _range("batch", self.batch, 1, 256)
+        _range("validation", self.validation, 0, 0.9)
+        _range("patience", self.patience, 0, float("inf"))
+        if bool(self.rasters) != bool(self.labels):
+            raise RefSAMError("input", "Rasters and the layer of their class polygons belong together; give both.")
+        if not (self.rasters or self.folder or self.generated):
+            raise RefSAMError("input", "There is nothing to learn from; give rasters with polygons, or a folder.")
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Measure one or more methods by few-shot episodes on a folder of images with masks (method of Eq. protocol A7).
+    """Compare a result with the truth.
+
+    Attributes:
+        result: Vector data set of polygons, or raster of class ids (0 background).
+        truth: The same of what is really there; a raster on another grid is aligned to the result's.
+        result_field: Attribute of a vector result that holds the class; ``None`` when all are one class.
+        truth_field: The same of a vector truth.
+        result_classes: Names of a raster result's class ids 1, 2, …; empty takes the band description, palette or ids.
+        truth_classes: The same of a raster truth.
+        gsd: Ground sample distance in metres at which two vector data sets are compared; 0 is automatic.
+        tolerance: How far apart in pixels two boundaries may be and still agree.
+        min_iou: IoU from which a found object counts as a true one, 0..1.
+        extent: ``(xmin, ymin, xmax, ymax)`` in the truth's CRS; ``None`` for all that both cover.
+        report: JSON record; ``None`` for none.
+        picture: PNG of the confusion matrix; ``None`` for none.
+        table: CSV with one row a class; ``None`` for none.
+    """
+
+    result: str
+    truth: str
+    result_field: Optional[str] = None
+    truth_field: Optional[str] = None
+    result_classes: tuple[str, ...] = ()
+    truth_classes: tuple[str, ...] = ()
+    gsd: float = 0.0
+    tolerance: float = 2.0
+    min_iou: float = 0.5
+    extent: Optional[tuple[float, float, float, float]] = None
+    report: Optional[str] = None
+    picture: Optional[str] = None
+    table: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        _range("gsd", self.gsd, 0, float("inf"))
+        _range("tolerance", self.tolerance, 0, 100)
+        _range("min_iou", self.min_iou, 0, 1)
+
+
+@dataclass(frozen=True)
+class ProtocolJob:
+    """Measure one or more methods by few-shot episodes on a folder of images with masks (method A7).
 
     Attributes:
         folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``.
@@ -168,8 +452,20 @@ class EvaluateJob:
     seed: int = 0
 
 
-Job = Union[SegmentJob, StatusJob, TrainJob, EvaluateJob]
-KINDS: dict[str, type] = {"segment": SegmentJob, "status": StatusJob, "train": TrainJob, "evaluate": EvaluateJob}
+Job = Union[
+    SegmentJob, FolderJob, RefsetJob, PromptsJob, EverythingJob, StatusJob, TrainJob, EvaluateJob, ProtocolJob
+]
+KINDS: dict[str, type] = {
+    "segment": SegmentJob,
+    "folder": FolderJob,
+    "refset": RefsetJob,
+    "prompts": PromptsJob,
+    "everything": EverythingJob,
+    "status": StatusJob,
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+    "protocol": ProtocolJob,
+}
 
 
 def to_dict(job: Job) -> dict[str, Any]:

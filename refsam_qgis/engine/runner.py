@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .events import Reporter
-from .job import EvaluateJob, Job, ModelOptions, SegmentJob, StatusJob, TrainJob
+from .job import (
+    EvaluateJob,
+    EverythingJob,
+    FolderJob,
+    Job,
+    ModelOptions,
+    PromptsJob,
+    ProtocolJob,
+    RefsetJob,
+    SegmentJob,
+    StatusJob,
+    TrainJob,
+)
 
 if TYPE_CHECKING:
     from .models.segmenter import ReferenceSegmenter
 
 Loader = Callable[[ModelOptions], "ReferenceSegmenter"]
+
+ENTRY_POINTS: dict[type, tuple[str, str]] = {
+    SegmentJob: (".segment", "run_segment"),
+    FolderJob: (".folder", "run_folder"),
+    RefsetJob: (".refset", "run_refset"),
+    PromptsJob: (".prompts", "run_prompts"),
+    EverythingJob: (".everything", "run_everything"),
+    StatusJob: (".status", "run_status"),
+    TrainJob: (".training.train", "run_train"),
+    EvaluateJob: (".evaluation.evaluate", "run_evaluate"),
+    ProtocolJob: (".evaluation.protocol", "run_protocol"),
+}
+"""Module and function of each kind of job; the function takes the job, a reporter and a loader."""
 
 
 def run_job(job: Job, reporter: Reporter, load: Loader | None = None) -> dict[str, Any]:
@@ -27,23 +53,11 @@ def run_job(job: Job, reporter: Reporter, load: Loader | None = None) -> dict[st
     Raises:
         RefSAMError: When the job cannot be done; `JobCancelled` when the reporter asked to stop.
     """
-    if isinstance(job, StatusJob):
-        from .status import run_status
-
-        return run_status(job, reporter, load or load_from_disk)
-    if isinstance(job, SegmentJob):
-        from .segment import run_segment
-
-        return run_segment(job, reporter, load or load_from_disk)
-    if isinstance(job, EvaluateJob):
-        from .evaluation.evaluate import run_evaluate
-
-        return run_evaluate(job, reporter, load or load_from_disk)
-    if isinstance(job, TrainJob):
-        from .training.train import run_train
-
-        return run_train(job, reporter)
-    raise TypeError(f"{type(job).__name__} is no job")
+    load = load or load_from_disk
+    module, function = ENTRY_POINTS[type(job)]
+    run = getattr(importlib.import_module(module, __package__), function)
+    result: dict[str, Any] = run(job, reporter, load)
+    return result
 
 
 def load_from_disk(options: ModelOptions) -> ReferenceSegmenter:

@@ -73,14 +73,14 @@ def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None)
         RefSAMError: When the job cannot be done; no output is left then.
     """
     started = time.monotonic()
-    inputs = [job.input, job.references.vector, job.references.raster, job.model.checkpoint, job.model.adapters]
+    inputs = [job.input, *job.references.files(), *job.model.files()]
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(
-            OutputFiles(asdict(job.outputs), SUFFIXES, [path for path in inputs if path is not None])
+            OutputFiles(asdict(job.outputs), SUFFIXES, inputs)
         )
-        raster = stack.enter_context(RasterSource(job.input, job.bands, job.stretch))
+        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
         window, extent = _target_window(job, raster)
         reporter.progress(0.0, "Reading references")
         references, side = _references_and_tile(job, raster, reporter)
@@ -88,7 +88,8 @@ def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None)
         check_cancelled(reporter)
         reporter.progress(LOADED / 2, "Loading the model")
         model = (load or _load_segmenter())(job.model)
-        run = _TileRun(raster, TileGrid(raster.width, raster.height, side, round(side * job.overlap / 100)), window)
+        grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
+        run = _TileRun(raster, grid, window)
         table = run.segment(model, references, outputs, extent, job, reporter)
         if (path := outputs["polygons"]) is not None:
             write_polygons(path, table, names, raster.crs)
@@ -139,7 +140,7 @@ class _TileRun:
         raster, window = self._raster, self.window
         names = [reference.name for reference in references.classes]
         transform = raster.transform * raster.transform.translation(window.col_off, window.row_off)
-        vectoriser = Vectoriser(transform, raster.measure, raster.gsd, job.min_area, job.simplify)
+        vectoriser = Vectoriser(transform, raster.measure, raster.gsd, job.polygons.min_area, job.polygons.simplify)
         started = time.monotonic()
         with ExitStack() as stack:
             mask, probability = (
@@ -214,10 +215,12 @@ def _references_and_tile(job: SegmentJob, raster: RasterSource, reporter: Report
     """Read the references and choose the side of the tiles, so that chips and tiles are equal on the ground."""
 
     def read(ground_size: float | None) -> ReferenceSet:
-        return read_references(job.references, job.input, job.bands, job.stretch, reporter, ground_size)
+        return read_references(
+            job.references, job.input, job.raster.bands, job.raster.stretch, reporter, ground_size
+        )
 
-    if job.tile_size:
-        return read(job.tile_size * raster.gsd), job.tile_size
+    if job.raster.tile_size:
+        return read(job.raster.tile_size * raster.gsd), job.raster.tile_size
     references = read(None)
     wanted = round(references.chip_ground_size / raster.gsd)
     side = min(max(wanted, MIN_TILE), MAX_TILE)

@@ -34,6 +34,7 @@ def test_every_field_of_a_segment_job_has_a_flag():
         "partial", "--model", "vit_b", "--checkpoint", "c.pth", "--adapters", "a.safetensors", "--method", "virefsam",
         "--device", "cpu", "--bands", "3", "2", "1", "--stretch", "none", "--extent", "0", "1", "2", "3", "--tile-size",
         "512", "--overlap", "25", "--threshold", "0.4", "--min-area", "3", "--simplify", "1", "--mask", "m.tif",
+        "--fill-holes", "2", "--right-angles", "--separate", "0.2", "--negatives", "n.gpkg",
         "--probability", "p.tif", "--report", "r.json",
     )  # fmt: skip
     default = to_dict(SegmentJob(input="", references=type(job.references)(vector="")))
@@ -42,7 +43,7 @@ def test_every_field_of_a_segment_job_has_a_flag():
         return [leaf for value in document.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
 
     same = [a for a, b in zip(leaves(to_dict(job)), leaves(default), strict=True) if a == b]
-    assert same == ["segment"]
+    assert same == ["segment", None]  # the kind, and the reference set that stands instead of the marks
 
 
 def test_no_resume():

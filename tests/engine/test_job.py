@@ -7,8 +7,16 @@ import pytest
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.job import (
     EvaluateJob,
+    EverythingJob,
+    FolderJob,
     ModelOptions,
+    ObjectOutputs,
+    PolygonOptions,
+    PromptsJob,
+    ProtocolJob,
+    RasterOptions,
     ReferenceSource,
+    RefsetJob,
     SegmentJob,
     StatusJob,
     TrainJob,
@@ -18,10 +26,15 @@ from refsam_qgis.engine.job import (
 
 REFERENCES = ReferenceSource("r.gpkg", class_field="Größe")
 JOBS = [
-    SegmentJob("a.tif", REFERENCES, bands=(3, 2, 1), extent=(0.0, 1.0, 2.0, 3.0)),
+    SegmentJob("a.tif", REFERENCES, raster=RasterOptions(bands=(3, 2, 1)), extent=(0.0, 1.0, 2.0, 3.0)),
+    FolderJob(ReferenceSource(refset="s.refset"), "out", inputs=("a.tif", "b.tif")),
+    RefsetJob((ReferenceSource("r.gpkg", "a.tif"), ReferenceSource("s.gpkg", "b.tif")), "out.refset"),
+    PromptsJob("a.tif", points="p.gpkg", outputs=ObjectOutputs("o.gpkg")),
+    EverythingJob("a.tif", points_per_side=8, polygons=PolygonOptions(fill_holes=2.0)),
     StatusJob(ModelOptions("vit_b", "sam.pth")),
     TrainJob("out.safetensors", steps=3),
-    EvaluateJob("folder", methods=("random_forest",)),
+    EvaluateJob("a.gpkg", "b.tif", truth_classes=("roof",)),
+    ProtocolJob("folder", methods=("random_forest",)),
 ]
 
 
@@ -33,20 +46,22 @@ def test_a_job_survives_json(job):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"overlap": 51}, "Overlap"),
+        ({"raster": {"overlap": 51}}, "Overlap"),
         ({"threshold": -0.1}, "Threshold"),
         ({"threshold": float("nan")}, "Threshold"),
-        ({"tile_size": 10}, "Tile size"),
-        ({"tile_size": "10"}, "tile_size"),
-        ({"tile_size": True}, "tile_size"),
+        ({"raster": {"tile_size": 10}}, "Tile size"),
+        ({"raster": {"tile_size": "10"}}, "tile_size"),
+        ({"raster": {"tile_size": True}}, "tile_size"),
         ({"model": {"model": "vit_x"}}, "vit_x"),
         ({"model": {"method": "magic"}}, "magic"),
         ({"model": "vit_b"}, "model"),
-        ({"stretch": "more"}, "Stretch"),
+        ({"raster": {"stretch": "more"}}, "Stretch"),
         ({"references": {"vector": "r", "annotation": "some"}}, "some"),
-        ({"references": {}}, "vector"),
+        ({"references": {}}, "no examples"),
+        ({"references": {"vector": "r", "refset": "s"}}, "reference set"),
+        ({"polygons": {"simplify": -1}}, "simplify|Simplify"),
         ({"extent": [0, 1, 2]}, "extent"),
-        ({"bands": "123"}, "bands"),
+        ({"raster": {"bands": "123"}}, "bands"),
         ({"colour": 1}, "colour"),
         ({"kind": None}, "kind"),
     ],

@@ -15,7 +15,7 @@ from rasterio.transform import Affine, from_origin
 from shapely.geometry import box
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.job import ReferenceSource, SegmentJob, SegmentOutputs
+from refsam_qgis.engine.job import PolygonOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs
 from refsam_qgis.engine.models import checkpoints
 from refsam_qgis.engine.segment import run_segment
 from tests.engine.stand_ins import BLUE, HALF_METRE, RED, ColourSegmenter, RampSegmenter, Recorder, painted
@@ -53,9 +53,11 @@ def mark_at(transform, x, y, side=20):
 
 
 def run(raster, marks, outputs, model=None, reporter=None, **options):
-    options.setdefault("tile_size", 224)
+    reading = RasterOptions(**{k: options.pop(k) for k in ("bands", "stretch", "overlap") if k in options},
+                            tile_size=options.pop("tile_size", 224))  # fmt: skip
+    shapes = PolygonOptions(**{k: options.pop(k) for k in ("min_area", "simplify") if k in options})
     source = ReferenceSource(marks, class_field="kind")
-    job = SegmentJob(raster, source, outputs, **options)
+    job = SegmentJob(raster, source, outputs, raster=reading, polygons=shapes, **options)
     return run_segment(job, reporter or Recorder(), lambda _: model or ColourSegmenter())
 
 
@@ -87,7 +89,7 @@ def test_the_outputs_are_whole_and_right(scene, outputs):
     assert result["object_count"] == 4 and result["tiles"] == 12 and result["device"] == "cpu"
     assert [(c["name"], c["object_count"]) for c in result["classes"]] == [("blue", 2), ("red", 2)]
     report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
-    assert report["result"] == result and report["job"]["tile_size"] == 224 and report["versions"]["torch"]
+    assert report["result"] == result and report["job"]["raster"]["tile_size"] == 224 and report["versions"]["torch"]
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert len(list(Path(outputs.mask).parent.iterdir())) == 4

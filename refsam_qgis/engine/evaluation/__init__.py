@@ -1,5 +1,5 @@
 """Measuring few-shot segmentation: protocol, metrics and the baselines to compare with."""
 
-from .evaluate import run_evaluate
+from .protocol import run_protocol
 
-__all__ = ["run_evaluate"]
+__all__ = ["run_protocol"]

@@ -13,13 +13,14 @@ from ..events import Reporter, check_cancelled
 from ..job import TrainJob
 from ..models.checkpoints import adapters_metadata, choose_device, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
+from ..runner import Loader
 from .episodes import EpisodeConfig, Episodes
 from .sources import read_places
 from .state import TrainingState
 from .trainer import TrainerConfig, train_adapters
 
 
-def run_train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
+def run_train(job: TrainJob, reporter: Reporter, load: Loader) -> dict[str, Any]:
     """Train adapters as the job says and write them.
 
     The state of an unfinished run lies beside the output, so that a cancelled run goes on where it stopped.

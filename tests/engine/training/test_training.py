@@ -13,6 +13,7 @@ from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.segmenter import FOREGROUND
 from refsam_qgis.engine.models.virefsam import ViRefSAM
+from refsam_qgis.engine.runner import load_from_disk
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
 from refsam_qgis.engine.training.pretrain import PretrainConfig, PromptViews, pretrain
 from refsam_qgis.engine.training.scenes import CLASSES
@@ -112,7 +113,7 @@ def test_schedule():
 def test_train_job_writes_adapters_that_load(tmp_path, sam_file):
     options = ModelOptions(checkpoint=str(sam_file), device="cpu")
     output = tmp_path / "adapters.safetensors"
-    result = run_train(TrainJob(str(output), model=options, steps=1, batch=1), SilentReporter())
+    result = run_train(TrainJob(str(output), model=options, steps=1, batch=1), SilentReporter(), load_from_disk)
     assert result["steps"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapters.safetensors"]
     load_segmenter(ModelOptions(checkpoint=str(sam_file), adapters=str(output), device="cpu"))
@@ -121,7 +122,7 @@ def test_train_job_writes_adapters_that_load(tmp_path, sam_file):
 def test_train_job_into_a_missing_folder(tmp_path, sam_file):
     job = TrainJob(str(tmp_path / "none" / "a.safetensors"), model=ModelOptions(checkpoint=str(sam_file)))
     with pytest.raises(RefSAMError, match="does not exist"):
-        run_train(job, SilentReporter())
+        run_train(job, SilentReporter(), load_from_disk)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.evaluation import evaluate, run_evaluate
+from refsam_qgis.engine.evaluation import protocol, run_protocol
 from refsam_qgis.engine.evaluation.episodes import draw_episodes
 from refsam_qgis.engine.evaluation.search import read_shots, search_all
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.image_folder import scan_folder
-from refsam_qgis.engine.job import EvaluateJob, ModelOptions
+from refsam_qgis.engine.job import ModelOptions, ProtocolJob
 from refsam_qgis.engine.models.segmenter import FOREGROUND
 
 from .conftest import ColourSegmenter
@@ -17,7 +17,7 @@ from .conftest import ColourSegmenter
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
-    monkeypatch.setattr(evaluate, "describe_model", lambda options: {"method": options.method})
+    monkeypatch.setattr(protocol, "describe_model", lambda options: {"method": options.method})
 
 
 def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_path):
@@ -29,8 +29,8 @@ def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_pat
         return ColourSegmenter() if options.method == "virefsam" else Blind()
 
     report = tmp_path / "record.json"
-    job = EvaluateJob(str(folder), str(report), ("virefsam", "training_free", "random_forest"), episodes=12, seed=2)
-    record = run_evaluate(job, SilentReporter(), load)
+    job = ProtocolJob(str(folder), str(report), ("virefsam", "training_free", "random_forest"), episodes=12, seed=2)
+    record = run_protocol(job, SilentReporter(), load)
     assert json.loads(report.read_text(encoding="utf-8")) == record
     assert record["methods"]["virefsam"]["miou"] == record["methods"]["virefsam"]["fb_iou"] == 1
     assert record["methods"]["random_forest"]["miou"] > 0.8
@@ -72,7 +72,7 @@ def test_progress_rises_to_one_over_all_methods(folder):
             assert remaining_seconds >= 0
 
     listener = Listener()
-    run_evaluate(EvaluateJob(str(folder), episodes=5), listener, lambda options: ColourSegmenter())
+    run_protocol(ProtocolJob(str(folder), episodes=5), listener, lambda options: ColourSegmenter())
     assert listener.fractions == pytest.approx(np.arange(1, 11) / 10)
 
 
@@ -84,15 +84,15 @@ def test_cancelling_leaves_no_report(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(JobCancelled):
-        job = EvaluateJob(str(folder), str(out / "record.json"), episodes=5)
-        run_evaluate(job, Cancelled(), lambda options: ColourSegmenter())
+        job = ProtocolJob(str(folder), str(out / "record.json"), episodes=5)
+        run_protocol(job, Cancelled(), lambda options: ColourSegmenter())
     assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize("methods", [("sorcery",), ()])
 def test_unknown_methods_are_refused(folder, methods):
     with pytest.raises(RefSAMError, match="use one or more of virefsam, training_free, random_forest"):
-        run_evaluate(EvaluateJob(str(folder), methods=methods), SilentReporter(), lambda options: ColourSegmenter())
+        run_protocol(ProtocolJob(str(folder), methods=methods), SilentReporter(), lambda options: ColourSegmenter())
 
 
 def test_each_method_is_loaded_by_its_own_name(folder):
@@ -102,5 +102,5 @@ def test_each_method_is_loaded_by_its_own_name(folder):
         asked.append(options)
         return ColourSegmenter()
 
-    run_evaluate(EvaluateJob(str(folder), model=ModelOptions(device="cpu"), episodes=1), SilentReporter(), load)
+    run_protocol(ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1), SilentReporter(), load)
     assert asked == [ModelOptions(method="virefsam", device="cpu"), ModelOptions(method="training_free", device="cpu")]

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..image_folder import CROP, MIN_PIXELS, ImageFolder, scan_folder
-from ..job import EvaluateJob, ModelOptions
+from ..job import ModelOptions, ProtocolJob
 from ..models.checkpoints import describe_model, load_segmenter
 from ..models.segmenter import ReferenceSegmenter
 from ..rasters.outputs import OutputFiles, disk_errors
@@ -48,8 +48,8 @@ class MethodResult:
     seconds_per_image: float
 
 
-def run_evaluate(
-    job: EvaluateJob, reporter: Reporter, load: Loader = load_segmenter, support: str = "mask"
+def run_protocol(
+    job: ProtocolJob, reporter: Reporter, load: Loader = load_segmenter, support: str = "mask"
 ) -> dict[str, Any]:
     """Measure the methods of a job on the same episodes.
 
@@ -89,7 +89,7 @@ def run_evaluate(
     return record
 
 
-def build_segmenter(method: str, job: EvaluateJob, load: Loader) -> ReferenceSegmenter:
+def build_segmenter(method: str, job: ProtocolJob, load: Loader) -> ReferenceSegmenter:
     """Build the segmenter behind a method's name.
 
     Raises:
@@ -155,7 +155,7 @@ class MethodProgress:
 
 
 def _record(
-    job: EvaluateJob,
+    job: ProtocolJob,
     support: str,
     folder: ImageFolder,
     episodes: Sequence[Episode],

@@ -1,0 +1,11 @@
+"""Where the engine keeps what outlives a job: its environment, logs, journals and caches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """Return the engine's folder: ``REFSAM_HOME``, or ``.refsam`` in the user's home."""
+    return Path(os.environ.get("REFSAM_HOME") or Path.home() / ".refsam")
