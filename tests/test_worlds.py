@@ -74,7 +74,7 @@ def test_the_package_imports_nothing():
 def test_jobs_and_errors_need_the_standard_library_alone():
     done = import_without(
         ENGINE_LIBRARIES | QGIS_LIBRARIES | {"numpy"},
-        ["refsam_qgis.engine.job", "refsam_qgis.engine.errors", "refsam_qgis.engine.events"],
+        [f"refsam_qgis.engine.{name}" for name in ("job", "errors", "events", "pace", "palette")],
     )
     assert done.returncode == 0, done.stderr
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
     QgsFeature,
     QgsFeatureRequest,
@@ -18,111 +22,207 @@ from qgis.core import (
     QgsWkbTypes,
 )
 
-from ..host.qgis_compat import DOUBLE_FIELD, NO_GEOMETRY, STRING_FIELD, UNKNOWN_GEOMETRY
+from ..host.qgis_compat import (
+    DOUBLE_FIELD,
+    INTEGER64_FIELD,
+    INTEGER_FIELD,
+    NO_GEOMETRY,
+    STRING_FIELD,
+    UNKNOWN_GEOMETRY,
+)
+from .values import Values
 
 CLASS_FIELD = "class"
 """Name of the class attribute in both directions."""
 
+FIELD_TYPES = {
+    "object_id": INTEGER64_FIELD,
+    CLASS_FIELD: STRING_FIELD,
+    "class_id": INTEGER_FIELD,
+    "score": DOUBLE_FIELD,
+    "stability": DOUBLE_FIELD,
+    "area_m2": DOUBLE_FIELD,
+    "source": STRING_FIELD,
+    "reason": STRING_FIELD,
+    **dict.fromkeys(("iou", "precision", "recall", "f1", "boundary_f"), DOUBLE_FIELD),
+    **dict.fromkeys(("obj_prec", "obj_recall", "obj_f1", "obj_iou", "pq"), DOUBLE_FIELD),
+    **dict.fromkeys(("true_px", "found_px"), INTEGER64_FIELD),
+    **dict.fromkeys(("true_obj", "found_obj", "match_obj"), INTEGER_FIELD),
+}
+"""Attributes of results by their names, which have at most ten characters: a Shapefile cuts longer ones off."""
 
-def export_references(
+OBJECT_FIELDS = ("object_id", CLASS_FIELD, "class_id", "score", "area_m2")
+"""Attributes of the polygons that are found by reference."""
+
+
+def export_features(
     source: QgsProcessingFeatureSource,
-    class_field: str,
+    fields: Mapping[str, str],
     path: str,
     transform_context: QgsCoordinateTransformContext,
     feedback: QgsProcessingFeedback,
+    noun: str,
+    may_be_empty: bool = False,
 ) -> None:
     """Write the features of `source` to a GeoPackage: what is selected, filtered or only in memory included.
 
     Args:
-        source: Reference features.
-        class_field: Attribute that holds the class; it becomes `CLASS_FIELD`. Empty for none.
+        source: Features in any CRS, which is kept.
+        fields: Attribute of `source` for each name in the file; the others are left out.
         path: GeoPackage to write.
         transform_context: Of the project.
         feedback: Says when to stop.
+        noun: What one feature is, for the sentences of failures, such as "example".
+        may_be_empty: Whether there may be no features.
 
     Raises:
-        QgsProcessingException: When there are no features with a geometry, or the file cannot be written.
+        QgsProcessingException: When there are no features with a geometry though there must be, or the file cannot be
+            written.
     """
-    fields, index = _reference_fields(source, class_field)
+    kept, indices = _kept_fields(source, fields, noun)
     wkb_type = _plain_type(source.wkbType())
     if wkb_type == NO_GEOMETRY:
-        raise QgsProcessingException("The reference layer has no geometry; choose polygons, lines or points.")
+        raise QgsProcessingException(
+            f"The layer of {noun}s '{source.sourceName()}' has no geometry; choose a layer on the map."
+        )
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
-    options.layerName = "references"
-    writer = QgsVectorFileWriter.create(path, fields, wkb_type, source.sourceCrs(), transform_context, options)
+    options.layerName = "features"
+    writer = QgsVectorFileWriter.create(path, kept, wkb_type, source.sourceCrs(), transform_context, options)
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
-        raise QgsProcessingException(f"The references cannot be copied ({writer.errorMessage()}); free some space.")
+        raise QgsProcessingException(f"The {noun}s cannot be copied ({writer.errorMessage()}); free some space.")
     written = 0
-    attributes = [] if index is None else [index]
-    for feature in source.getFeatures(QgsFeatureRequest().setSubsetOfAttributes(attributes)):
+    for feature in source.getFeatures(QgsFeatureRequest().setSubsetOfAttributes(indices)):
         if feedback.isCanceled():
             break
         for geometry in _plain_geometries(feature.geometry(), wkb_type):
-            copy = QgsFeature(fields)
+            copy = QgsFeature(kept)
             copy.setGeometry(geometry)
-            if index is not None:
-                copy.setAttributes([feature.attribute(index)])
+            copy.setAttributes([feature.attribute(index) for index in indices])
             if not writer.addFeature(copy, QgsFeatureSink.Flag.FastInsert):
-                raise QgsProcessingException(f"A reference cannot be copied ({writer.errorMessage()}).")
+                raise QgsProcessingException(f"The {noun}s cannot be copied ({writer.errorMessage()}).")
             written += 1
     del writer  # closes the file
-    if not written and not feedback.isCanceled():
+    if not (written or may_be_empty or feedback.isCanceled()):
         raise QgsProcessingException(
-            "The reference layer has no features with a geometry; outline at least one example of the class, "
+            f"The layer of {noun}s '{source.sourceName()}' has no features with a geometry; draw at least one, "
             "or select some."
         )
 
 
-def result_fields() -> QgsFields:
-    """Return the attributes of the polygons found: class, score (0..1) and area in square metres."""
+def result_fields(names: Sequence[str]) -> QgsFields:
+    """Return attributes of results, keys of `FIELD_TYPES`."""
     fields = QgsFields()
-    fields.append(QgsField(CLASS_FIELD, STRING_FIELD))
-    fields.append(QgsField("score", DOUBLE_FIELD))
-    fields.append(QgsField("area_m2", DOUBLE_FIELD))
+    for name in names:
+        fields.append(QgsField(name, FIELD_TYPES[name]))
     return fields
 
 
-def copy_results(path: str, sink: QgsFeatureSink, feedback: QgsProcessingFeedback) -> bool:
-    """Add the polygons that the engine wrote at `path` to `sink`.
+def deliver_polygons(
+    values: Values,
+    output: str,
+    path: str,
+    names: Sequence[str],
+    crs: QgsCoordinateReferenceSystem | None,
+    feedback: QgsProcessingFeedback,
+) -> str | None:
+    """Copy polygons to where the user wants them; only after the run, so that a failed one leaves nothing there.
+
+    Args:
+        values: Of the algorithm.
+        output: Its sink parameter.
+        path: GeoPackage that the engine wrote.
+        names: Attributes to copy, keys of `FIELD_TYPES`.
+        crs: CRS of the polygons; ``None`` for that of the GeoPackage.
+        feedback: Says when to stop.
 
     Returns:
-        Whether the sink took them all.
+        Where they are, or ``None`` when they are not wanted.
+
+    Raises:
+        QgsProcessingException: When they cannot be written there.
     """
-    fields = result_fields()
     layer = QgsVectorLayer(path, "polygons", "ogr")
-    for feature in layer.getFeatures():
+    if not layer.isValid():
+        raise QgsProcessingException(f"'{path}', which the engine wrote, cannot be read; free space on its disk.")
+    fields = result_fields(names)
+
+    def features() -> Iterator[QgsFeature]:
+        for feature in layer.getFeatures():
+            copy = QgsFeature(fields)
+            copy.setGeometry(feature.geometry())
+            copy.setAttributes([feature[name] for name in names])
+            yield copy
+
+    return _deliver(values, output, features(), fields, layer.wkbType(), layer.crs() if crs is None else crs, feedback)
+
+
+def deliver_table(
+    values: Values,
+    output: str,
+    rows: Sequence[Mapping[str, object]],
+    names: Sequence[str],
+    feedback: QgsProcessingFeedback,
+) -> str | None:
+    """Copy rows without a geometry to a sink; arguments and return value as of `deliver_polygons`."""
+    fields = result_fields(names)
+
+    def features() -> Iterator[QgsFeature]:
+        for row in rows:
+            feature = QgsFeature(fields)
+            feature.setAttributes([row[name] for name in names])
+            yield feature
+
+    return _deliver(values, output, features(), fields, NO_GEOMETRY, QgsCoordinateReferenceSystem(), feedback)
+
+
+def _deliver(
+    values: Values,
+    output: str,
+    features: Iterable[QgsFeature],
+    fields: QgsFields,
+    wkb_type: Any,
+    crs: QgsCoordinateReferenceSystem,
+    feedback: QgsProcessingFeedback,
+) -> str | None:
+    algorithm, parameters = values.algorithm, values.parameters
+    sink, destination = algorithm.parameterAsSink(parameters, output, values.context, fields, wkb_type, crs)
+    if sink is None:
+        if not parameters.get(output):
+            return None
+        raise QgsProcessingException(algorithm.invalidSinkError(parameters, output))
+    for feature in features:
         if feedback.isCanceled():
-            return True
-        copy = QgsFeature(fields)
-        copy.setGeometry(feature.geometry())
-        copy.setAttributes([feature[field.name()] for field in fields])
-        if not sink.addFeature(copy, QgsFeatureSink.Flag.FastInsert):
-            return False
-    return True
+            break
+        if not sink.addFeature(feature, QgsFeatureSink.Flag.FastInsert):
+            raise QgsProcessingException(algorithm.writeFeatureError(sink, parameters, output))
+    del sink  # closes the file
+    return destination
 
 
-def _reference_fields(source: QgsProcessingFeatureSource, class_field: str) -> tuple[QgsFields, int | None]:
-    fields = QgsFields()
-    if not class_field:
-        return fields, None
-    index = source.fields().lookupField(class_field)
-    if index < 0:
-        raise QgsProcessingException(f"The reference layer has no attribute '{class_field}'; choose another.")
-    field = QgsField(source.fields().at(index))
-    field.setName(CLASS_FIELD)  # the original name may be one that a GeoPackage keeps for itself
-    fields.append(field)
-    return fields, index
+def _kept_fields(
+    source: QgsProcessingFeatureSource, fields: Mapping[str, str], noun: str
+) -> tuple[QgsFields, list[int]]:
+    kept, indices = QgsFields(), []
+    for name, original in fields.items():
+        index = source.fields().lookupField(original)
+        if index < 0:
+            raise QgsProcessingException(f"The layer of {noun}s has no attribute '{original}'; choose another.")
+        field = QgsField(source.fields().at(index))
+        field.setName(name)  # the original name may be one that a GeoPackage keeps for itself
+        kept.append(field)
+        indices.append(index)
+    return kept, indices
 
 
-def _plain_type(wkb_type: int) -> int:
+def _plain_type(wkb_type: Any) -> Any:
     """Return the flat multi-part type without curves, which every reader of the engine understands."""
     if wkb_type in (NO_GEOMETRY, UNKNOWN_GEOMETRY):
         return wkb_type
     return QgsWkbTypes.multiType(QgsWkbTypes.linearType(QgsWkbTypes.flatType(wkb_type)))
 
 
-def _plain_geometries(geometry: QgsGeometry, wkb_type: int) -> list[QgsGeometry]:
+def _plain_geometries(geometry: QgsGeometry, wkb_type: Any) -> list[QgsGeometry]:
     if geometry.isNull() or geometry.isEmpty():
         return []
     return [geometry] if wkb_type == UNKNOWN_GEOMETRY else geometry.coerceToType(wkb_type)

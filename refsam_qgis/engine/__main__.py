@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = job_from_arguments(arguments)
         from .console import ConsoleReporter
+        from .pace import paced
         from .runner import run_job
 
-        with ConsoleReporter() as reporter:
+        with ConsoleReporter() as console, paced(console) as reporter:
             result = run_job(job, reporter)
     except KeyboardInterrupt:
         print(JobCancelled(), file=sys.stderr)

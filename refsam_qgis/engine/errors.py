@@ -20,7 +20,7 @@ class RefSAMError(Exception):
 
 
 class JobCancelled(RefSAMError):
-    """The user asked for the job to stop."""
+    """The user asked for the job to stop; the message may say what is kept."""
 
-    def __init__(self) -> None:
-        super().__init__("cancelled", "The run was cancelled; no output was written.")
+    def __init__(self, message: str = "The run was cancelled; no output was written.") -> None:
+        super().__init__("cancelled", message)

@@ -5,38 +5,80 @@ from __future__ import annotations
 import errno
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import RefSAMError
 from .home import home
+from .installation import damage
+
+_MEMORY_TEXTS = (
+    "not enough memory",  # torch on the CPU, Windows
+    "can't allocate memory",  # torch on the CPU elsewhere
+    "cannot allocate memory",
+    "out of memory",  # CUDA, MPS
+    "alloc_failed",  # cuBLAS, cuDNN
+    "bad_alloc",
+    "bad allocation",
+    "can't start new thread",
+    "paging file is too small",
+    "failed to map segment",  # of a library that is being loaded
+)
+"""What libraries say, in exceptions of no particular type, when they get no memory."""
+_NOT_MEMORY_TEXTS = ("static tls block", "operation not permitted")
+"""Of a library that cannot be loaded, whatever memory there is."""
+_WINDOWS_MEMORY_ERRORS = (8, 14, 1455)
 
 
 def explain(error: BaseException) -> RefSAMError:
     """Return `error` as a sentence with a remedy; the traceback of an unforeseen one goes to the log file."""
-    if isinstance(error, RefSAMError):
-        return error
-    if _is_out_of_memory(error):
+    if any(_is_out_of_memory(cause) for cause in _causes(error)):
         return RefSAMError(
             "memory", "Memory ran out; use a smaller tile size, a smaller model or the CPU, or close other programs."
         )
+    if isinstance(error, RefSAMError):
+        return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RefSAMError("disk", f"The disk is full{_file_of(error)}; free some space or choose another folder.")
     if isinstance(error, PermissionError):
         return RefSAMError("disk", f"Access was refused{_file_of(error)}; choose a file or folder you may use.")
     log = _append_to_log(error)
+    if what := _damage():
+        return RefSAMError(
+            "environment", f"The engine's environment is incomplete: {what}; run scripts/setup of RefSAM again."
+        )
     if isinstance(error, ImportError):
-        return RefSAMError("environment", f"The engine's environment is incomplete ({error}); set it up again.")
+        return RefSAMError(
+            "environment", f"The engine's environment is incomplete ({error}); run scripts/setup of RefSAM again."
+        )
     where = f"details are in {log}" if log else "no log could be written"
     return RefSAMError("internal", f"An unexpected {type(error).__name__} stopped the job; {where}: please report it.")
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what it was raised from: a refused file may really be memory that was missing to read it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    # torch raises its own type for accelerators and a plain RuntimeError for the CPU; neither needs an import here.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
-    )
+    if isinstance(error, RefSAMError):
+        return False
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:  # of torch and of GDAL
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) in _WINDOWS_MEMORY_ERRORS
+    text = str(error).lower()
+    return any(said in text for said in _MEMORY_TEXTS) and not any(said in text for said in _NOT_MEMORY_TEXTS)
+
+
+def _damage() -> str | None:
+    try:
+        return damage()
+    except Exception:  # a damaged record; what stopped the job is worth more
+        return None
 
 
 def _file_of(error: OSError) -> str:

@@ -272,8 +272,9 @@ class PromptsJob:
         points: Vector data set of points; ``None`` for none.
         boxes: Vector data set whose features' bounding boxes are the boxes; ``None`` for none.
         label_field: Attribute of `points`: 1 on the object, 0 beside it; ``None`` takes every point to be on one.
-        object_field: Attribute of `points` and `boxes` whose equal values mean one object; ``None`` makes each box an
-            object together with the points in it, and each other point on an object an object of its own.
+        object_field: Attribute of `points` and `boxes` whose equal values mean one object (several boxes of one become
+            the box around them); ``None`` makes each box an object together with the points in it, and each other
+            point on an object an object of its own, to the nearest of which belong the other points beside objects.
         best_of_three: Whether SAM proposes three masks for an object with one prompt and the best is taken.
         outputs: Where the results go.
         model: Network, weights and device; adapters and method do not matter.
@@ -344,14 +345,16 @@ class TrainJob:
 
     Attributes:
         output: Adapters file (safetensors) to write; its card goes beside it as ``STEM.json``.
-        rasters: Rasters on which every object of the classes is outlined in `labels`.
+        rasters: Rasters with every object of the classes outlined in `labels`, as far as the rectangle around the
+            outlines reaches; what lies farther away is not looked at.
         labels: Vector data set of class polygons over the rasters; needed with `rasters`.
         class_field: Attribute of `labels` that holds the class; ``None`` when all are one class.
         folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``; ``None`` for none.
         generated: Whether generated scenes are mixed in; they are all there is without `rasters` and `folder`.
         bands: As in `RasterOptions`, for every raster.
         stretch: As in `RasterOptions`.
-        model: Frozen network to adapt; its adapters, if named, are where training starts.
+        model: Frozen network to adapt; training starts from the adapters named, from the bundled ones for the bundled
+            compact model, else from nothing.
         steps: Optimiser steps at most.
         batch: Episodes per step.
         seed: Seed of every random draw.
@@ -399,7 +402,8 @@ class EvaluateJob:
         truth: The same of what is really there; a raster on another grid is aligned to the result's.
         result_field: Attribute of a vector result that holds the class; ``None`` when all are one class.
         truth_field: The same of a vector truth.
-        result_classes: Names of a raster result's class ids 1, 2, …; empty takes the band description, palette or ids.
+        result_classes: Names of a raster result's class ids 1, 2, …; empty takes those in RefSAM's own masks, the band
+            description of a lone class, or the ids.
         truth_classes: The same of a raster truth.
         gsd: Ground sample distance in metres at which two vector data sets are compared; 0 is automatic.
         tolerance: How far apart in pixels two boundaries may be and still agree.

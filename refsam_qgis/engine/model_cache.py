@@ -21,9 +21,13 @@ class ModelCache:
     Args:
         load: Loads a network from disk.
         capacity: How many networks stay; the one unused for longest goes first.
+
+    Attributes:
+        loads: How many networks were loaded so far.
     """
 
     def __init__(self, load: Loader, capacity: int = 1) -> None:
+        self.loads = 0
         self._load = load
         self._capacity = capacity
         self._loaded: OrderedDict[Key, ReferenceSegmenter] = OrderedDict()
@@ -37,6 +41,7 @@ class ModelCache:
         while len(self._loaded) >= self._capacity:  # before loading: two large networks may not fit into memory
             self._loaded.popitem(last=False)
         segmenter = self._load(options)
+        self.loads += 1
         self._loaded[key] = segmenter
         return segmenter
 

@@ -1,53 +1,45 @@
-"""Marked examples turned into reference chips."""
+"""Marked examples and reference sets turned into the chips that a model is shown."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import shapely
-import torch
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
+from .chips import Chip, ChipSet, chip_side, digest_shots, stack
 from .errors import RefSAMError
-from .events import Reporter
+from .events import Reporter, check_cancelled
 from .job import ReferenceSource
+from .marks import Mark, Marks, read_marks
 from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
 from .rasters.cover import cover
 from .rasters.source import RasterSource
+from .refset_file import read_refset
 
 MAX_CHIPS = 10
-"""Most chips taken of a class."""
-MAX_CLASSES = 254
-"""Most classes a mask of 8 bits can tell apart beside background and nodata."""
+"""Most chips taken of a class from one raster."""
 CHIP_PER_OBJECT = 8
 """Side of a chip in sides of the median object: an object then takes 8 of the 64 cells of SAM's feature grid."""
 MIN_CHIP, MAX_CHIP = 256, 1024
-"""Bounds of the automatic side of a chip, in pixels of the reference raster."""
+"""Bounds of the automatic side of a chip, in pixels of the (finest) reference raster."""
 CHIP_STEP = 32
-LARGEST_CHIP = 8192
 GUARD_CELLS = 4
 """Feature cells (of 64 along a chip) around a scribble that nobody can say belong to the object or not."""
-SCRIBBLE_RADIUS = 1.5
-"""Half the width of a drawn line, in pixels."""
-POINT_RADIUS = 2.0
-"""Radius of a drawn point, in pixels."""
-TINY_AREA = 4.0
-"""Polygons smaller than this, in pixels, may miss every pixel centre and are checked for it."""
-DEFAULT_CLASS = "object"
-"""Name of the class when the marks have no class field."""
 
 
 @dataclass(frozen=True)
@@ -66,32 +58,42 @@ class ReferenceSet:
     Attributes:
         classes: In the order of their ids.
         chip_ground_size: Side of the chips in metres (in map units without a CRS).
-        gsd: Ground sample distance of the reference raster in the same unit.
+        gsd: Ground sample distance of the (finest) reference raster in the same unit.
+        negative: Chips of what is to be told apart from every class: a class that wins pixels but is never given out.
     """
 
     classes: tuple[ClassReference, ...]
     chip_ground_size: float
     gsd: float
+    negative: Shots | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names, chips and sizes: equal for equal content, wherever it was read."""
+        parts: list[Any] = [self.chip_ground_size, self.gsd]
+        parts += [(reference.name, reference.class_id, digest_shots(reference.shots)) for reference in self.classes]
+        parts.append(None if self.negative is None else digest_shots(self.negative))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class _Mark:
-    """One drawn polygon, line or point.
+class MarkedRaster:
+    """An open raster with the marks on it.
 
     Attributes:
-        outline: Polygon of what is drawn, in pixel coordinates.
-        size: Side in pixels of the object it shows; ``None`` for a point, which does not say.
-        is_area: Whether it outlines its object, rather than lying in it.
-        all_touched: Whether it holds no pixel centre, so that every pixel it touches is drawn.
+        source: Where the marks were read.
+        raster: The raster.
+        stretch: How it is read, for the chips' origin.
+        marks: In pixels of the raster.
     """
 
-    outline: BaseGeometry
-    size: float | None
-    is_area: bool
-    all_touched: bool
+    source: ReferenceSource
+    raster: RasterSource
+    stretch: str
+    marks: Marks
 
 
-def read_references(
+def gather_references(
     source: ReferenceSource,
     default_raster: str,
     bands: tuple[int, ...] | None,
@@ -99,222 +101,160 @@ def read_references(
     reporter: Reporter,
     ground_size: float | None = None,
 ) -> ReferenceSet:
-    """Read marked examples as chips of one ground size.
+    """Read a reference set, or marked examples, as chips of one ground size.
 
     Args:
-        source: Where the marks are.
+        source: Where the examples are.
         default_raster: Raster of the marks if `source` names none.
         bands: Bands of `default_raster`; another reference raster chooses its own.
-        stretch: As in `RasterSource`.
-        reporter: Hears about what was left out.
-        ground_size: Side of the chips in metres (map units without a CRS); ``None`` takes `CHIP_PER_OBJECT` times the
-            median object, within `MIN_CHIP` to `MAX_CHIP` pixels and no larger than the raster.
+        stretch: As in `RasterSource`; a reference set keeps that of its making.
+        reporter: Hears about what was left out, and is asked whether to stop.
+        ground_size: Side of the chips in metres (map units without a CRS); ``None`` takes that of the reference set,
+            or for marks `CHIP_PER_OBJECT` times the median object, within `MIN_CHIP` to `MAX_CHIP` pixels and no
+            larger than the raster.
 
     Raises:
-        RefSAMError: With code ``reference`` for marks that cannot be used, ``input`` for the raster.
+        RefSAMError: With code ``reference`` for examples that cannot be used, ``input`` for the raster.
     """
+    if source.refset is not None:
+        chips = read_refset(source.refset, reporter)
+        return to_reference_set(chips if ground_size is None else chips.at_ground_size(ground_size))
     path = source.raster or default_raster
     if os.path.realpath(path) != os.path.realpath(default_raster):
         bands = None
+    with open_marked(source, path, bands, stretch, reporter) as marked:
+        chips = cut_chips(marked, choose_ground_size([marked]) if ground_size is None else ground_size, reporter)
+    require_chips(chips, [marked])
+    return to_reference_set(chips)
+
+
+def to_reference_set(chips: ChipSet) -> ReferenceSet:
+    """Stack the chips of each class."""
+    classes = tuple(ClassReference(name, i, stack(shown)) for i, (name, shown) in enumerate(chips.classes.items(), 1))
+    negative = stack(chips.negatives) if chips.negatives else None
+    return ReferenceSet(classes, chips.ground_size, min(chip.gsd for _, chip in chips.chips()), negative)
+
+
+@contextmanager
+def open_marked(
+    source: ReferenceSource, path: str, bands: tuple[int, ...] | None, stretch: str, reporter: Reporter
+) -> Iterator[MarkedRaster]:
+    """Open a raster and read the marks on it; see `read_marks` and `RasterSource` for what may fail."""
     with RasterSource(path, bands, stretch) as raster:
-        marks = _read_marks(source, raster, reporter)
-        side = _chip_side(marks, raster) if ground_size is None else max(1, round(ground_size / raster.gsd))
-        if side > LARGEST_CHIP:
+        yield MarkedRaster(source, raster, stretch, read_marks(source, raster, reporter))
+
+
+def choose_ground_size(marked: Sequence[MarkedRaster]) -> float:
+    """Choose the side of the chips in metres from the objects' sizes; polygons say it best, then scribbles."""
+    finest = min(one.raster.gsd for one in marked)
+    every = [
+        (mark.is_area, mark.size * (one.raster.gsd / finest))
+        for one in marked
+        for marks in one.marks.classes.values()
+        for mark in marks
+        if mark.size is not None
+    ]
+    sizes = [size for is_area, size in every if is_area] or [size for _, size in every]
+    wanted = CHIP_PER_OBJECT * float(np.median(np.array(sizes, dtype=float))) if sizes else MIN_CHIP
+    longest = max(max(one.raster.width, one.raster.height) * (one.raster.gsd / finest) for one in marked)
+    whole_raster = -(-longest // CHIP_STEP) * CHIP_STEP
+    side = min(round(min(max(wanted, MIN_CHIP), MAX_CHIP) / CHIP_STEP) * CHIP_STEP, whole_raster)
+    return float(side * finest)
+
+
+def cut_chips(marked: MarkedRaster, ground_size: float, reporter: Reporter) -> ChipSet:
+    """Cut the chips of every class and of the negatives; a class without a valid pixel gets none.
+
+    Raises:
+        RefSAMError: With code ``reference`` for chips of too many pixels, ``input`` for a damaged raster.
+    """
+    side = chip_side(ground_size, marked.raster.gsd, marked.raster.path)
+    marks = marked.marks
+    every = [mark for of_class in marks.classes.values() for mark in of_class]
+    classes: dict[str, list[Chip]] = {}
+    for name, own in marks.classes.items():
+        rivals = [mark for other, of_class in marks.classes.items() if other != name for mark in of_class]
+        subject = _Subject(f"class '{name}'", own, [*rivals, *marks.negatives], every, marked.source.annotation)
+        classes[name] = _cut(marked, subject, side, reporter)
+    # Nobody was asked to mark all of what the negatives show.
+    subject = _Subject("the negatives", marks.negatives, every, [*every, *marks.negatives], "partial")
+    return ChipSet(ground_size, classes, _cut(marked, subject, side, reporter))
+
+
+def require_chips(chips: ChipSet, marked: Sequence[MarkedRaster]) -> None:
+    """Raise if a class has no chip.
+
+    Raises:
+        RefSAMError: With code ``reference``, naming the marks.
+    """
+    for name, shown in chips.classes.items():
+        if not shown:
+            one = next(one for one in marked if name in one.marks.classes)
             raise RefSAMError(
                 "reference",
-                f"A tile covers {side} pixels of the reference raster '{path}'; use a smaller tile size or a coarser "
-                "reference raster.",
+                f"Class '{name}' of '{one.source.vector}' marks no valid pixel of raster '{one.raster.path}'; mark it "
+                "where the raster has data, or remove it.",
             )
-        classes = tuple(
-            ClassReference(name, class_id, _shots(name, marks, raster, side, source, reporter))
-            for class_id, name in enumerate(marks, 1)
-        )
-        size = ground_size if ground_size is not None else side * raster.gsd
-        return ReferenceSet(classes, size, raster.gsd)
 
 
-def _read_marks(source: ReferenceSource, raster: RasterSource, reporter: Reporter) -> dict[str, list[_Mark]]:
-    """Read the marks of each class, in pixels of the raster, ordered by class name."""
-    frame = _in_crs_of(raster, _read_layer(source), source, reporter)
-    names = _class_names(frame, source, reporter)
-    in_pixels = frame.geometry.force_2d().affine_transform(_coefficients(~raster.transform))
-    bounds = shapely.box(0, 0, raster.width, raster.height)
-    marks: dict[str, list[_Mark]] = {}
-    for name in sorted(set(names[names != ""]), key=_class_order):
-        shapes = in_pixels[names == name].explode(index_parts=False)
-        marks[name] = [_mark(shape) for shape in shapes if shape.intersects(bounds)]
-    if not any(marks.values()):
-        raise RefSAMError(
-            "reference",
-            f"No geometry of '{source.vector}' falls on raster '{raster.path}'; check the CRS of both, or give the "
-            "raster they were drawn on.",
-        )
-    for name, of_class in marks.items():
-        if not of_class:
-            raise _no_pixels(name, source, raster)
-    if len(marks) > MAX_CLASSES:
-        raise RefSAMError(
-            "reference",
-            f"Field '{source.class_field}' of '{source.vector}' holds {len(marks)} classes; use at most {MAX_CLASSES}.",
-        )
-    return marks
+@dataclass(frozen=True)
+class _Subject:
+    """What chips are cut of.
+
+    Attributes:
+        what: Its name in messages.
+        own: Marks that are foreground.
+        others: Marks that are background for certain.
+        near: Marks around which somebody looked; chips stay close to them.
+        annotation: As in `ReferenceSource`.
+    """
+
+    what: str
+    own: Sequence[Mark]
+    others: Sequence[Mark]
+    near: Sequence[Mark]
+    annotation: str
 
 
-def _read_layer(source: ReferenceSource) -> gpd.GeoDataFrame:
-    """Read the layer's features that have a geometry."""
-    path = source.vector
-    try:
-        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-        if not layers:
-            raise RefSAMError("reference", f"'{path}' has no layer; draw examples into it first.")
-        frame = gpd.read_file(path, layer=source.layer or layers[0], engine="pyogrio")
-    except DataLayerError as error:
-        raise RefSAMError(
-            "reference", f"'{path}' has no layer '{source.layer}'; it has {', '.join(layers)}."
-        ) from error
-    except (DataSourceError, OSError, UnicodeError) as error:
-        what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
-        raise RefSAMError("reference", f"'{path}' {what}; give a file of polygons, lines or points.") from error
-    if len(frame) == 0:
-        raise RefSAMError("reference", f"The layer of '{path}' is empty; outline at least one example.")
-    if isinstance(frame, gpd.GeoDataFrame):
-        frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    if not isinstance(frame, gpd.GeoDataFrame) or len(frame) == 0:
-        raise RefSAMError("reference", f"'{path}' has no geometry; give a layer of polygons, lines or points.")
-    return frame
-
-
-def _in_crs_of(
-    raster: RasterSource, frame: gpd.GeoDataFrame, source: ReferenceSource, reporter: Reporter
-) -> gpd.GeoDataFrame:
-    if raster.crs is None:
-        return frame
-    if frame.crs is None or frame.crs.is_engineering:  # GeoPackages store a missing CRS as an undefined local one
-        reporter.log(f"'{source.vector}' has no CRS; it is taken to be in that of '{raster.path}'.")
-        return frame
-    try:
-        moved = frame.to_crs(pyproj.CRS.from_user_input(raster.crs))
-    except ProjError as error:
-        raise RefSAMError(
-            "reference",
-            f"'{source.vector}' cannot be transformed into the CRS of raster '{raster.path}'; save it in that CRS.",
-        ) from error
-    return moved[np.isfinite(moved.bounds).all(axis=1)]
-
-
-def _class_names(frame: gpd.GeoDataFrame, source: ReferenceSource, reporter: Reporter) -> NDArray[Any]:
-    """Return the class name of each feature, empty where it has none."""
-    field = source.class_field
-    if field is None:
-        return np.full(len(frame), DEFAULT_CLASS, dtype=object)
-    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if field not in fields:
-        known = f"it has {', '.join(fields)}" if fields else "it has no fields"
-        raise RefSAMError("reference", f"'{source.vector}' has no field '{field}'; {known}.")
-    missing = frame[field].isna()
-    names = np.array(
-        ["" if absent else _class_name(value) for value, absent in zip(frame[field], missing, strict=True)],
-        dtype=object,
-    )
-    nameless = int((names == "").sum())
-    if nameless == len(names):
-        raise RefSAMError("reference", f"Field '{field}' of '{source.vector}' is empty; fill in the classes.")
-    if nameless:
-        reporter.log(f"{nameless} marks of '{source.vector}' have no class in field '{field}' and are left out.")
-    return names
-
-
-def _class_name(value: object) -> str:
-    # Integer fields with an empty value arrive as floats.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _class_order(name: str) -> tuple[bool, float, str]:
-    """Numbers before words, by value."""
-    try:
-        return False, float(name), name
-    except ValueError:
-        return True, 0.0, name
-
-
-def _mark(shape: BaseGeometry) -> _Mark:
-    if shape.geom_type == "Polygon":
-        outline = shape if shape.is_valid else shapely.make_valid(shape)
-        return _Mark(outline, float(np.sqrt(outline.area)), True, _misses_centres(outline))
-    if shape.geom_type == "Point":
-        return _Mark(shape.buffer(POINT_RADIUS), None, False, False)
-    xmin, ymin, xmax, ymax = shape.bounds
-    return _Mark(shape.buffer(SCRIBBLE_RADIUS), float(max(xmax - xmin, ymax - ymin)), False, False)
-
-
-def _misses_centres(outline: BaseGeometry) -> bool:
-    if outline.area >= TINY_AREA:
-        return False
-    xmin, ymin, xmax, ymax = outline.bounds
-    x, y = np.meshgrid(np.arange(np.floor(xmin), xmax) + 0.5, np.arange(np.floor(ymin), ymax) + 0.5)
-    return not bool(shapely.contains_xy(outline, x, y).any())
-
-
-def _chip_side(marks: dict[str, list[_Mark]], raster: RasterSource) -> int:
-    """Choose the side of the chips from the objects' sizes; polygons say it best, then scribbles."""
-    every = [mark for of_class in marks.values() for mark in of_class if mark.size is not None]
-    sizes = [mark.size for mark in every if mark.is_area] or [mark.size for mark in every]
-    wanted = CHIP_PER_OBJECT * float(np.median(np.array(sizes, dtype=float))) if sizes else MIN_CHIP
-    whole_raster = -(-max(raster.width, raster.height) // CHIP_STEP) * CHIP_STEP
-    return min(round(min(max(wanted, MIN_CHIP), MAX_CHIP) / CHIP_STEP) * CHIP_STEP, whole_raster)
-
-
-def _shots(
-    name: str,
-    marks: dict[str, list[_Mark]],
-    raster: RasterSource,
-    side: int,
-    source: ReferenceSource,
-    reporter: Reporter,
-) -> Shots:
-    """Cut the chips of one class."""
-    own = marks[name]
-    others = [mark for other, of_class in marks.items() if other != name for mark in of_class]
-    frame = shapely.total_bounds([mark.outline for mark in [*own, *others]])
-    images: list[NDArray[np.uint8]] = []
-    masks: list[NDArray[np.uint8]] = []
-    valids: list[NDArray[np.bool_]] = []
+def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter) -> list[Chip]:
+    """Cut chips that show a subject, those that show most of it first."""
+    if not subject.own:
+        return []
+    raster = marked.raster
+    chips: list[Chip] = []
     taken: list[BaseGeometry] = []
-    for window in cover(
-        [mark.outline for mark in own], (frame[0], frame[1], frame[2], frame[3]), side, (raster.height, raster.width)
-    ):
+    outlines = [mark.outline for mark in subject.own]
+    frame = shapely.total_bounds([mark.outline for mark in subject.near])
+    for window in cover(outlines, (frame[0], frame[1], frame[2], frame[3]), side, (raster.height, raster.width)):
+        check_cancelled(reporter)
         image, valid = raster.read(window)
-        mask = _chip_mask(own, others, window, valid, source.annotation)
+        mask = _chip_mask(subject, window, valid)
         if not (mask == FOREGROUND).any():
             continue
-        if len(images) == MAX_CHIPS:
+        if len(chips) == MAX_CHIPS:
             break
-        images.append(image)
-        masks.append(mask)
-        valids.append(valid)
+        chips.append(Chip(image, mask, valid, raster.gsd, _origin(marked, window, subject.annotation)))
         taken.append(_box(window))
-    if not images:
-        raise _no_pixels(name, source, raster)
-    unseen = len(own) - int(shapely.intersects([mark.outline for mark in own], shapely.union_all(taken)).sum())
-    if unseen:
-        reporter.log(f"{unseen} of {len(own)} marks of class '{name}' are left out; {len(images)} chips are used.")
-    return Shots(*(torch.from_numpy(np.stack(arrays)) for arrays in (images, masks, valids)))
+    unseen = len(outlines) - int(shapely.intersects(outlines, shapely.union_all(taken)).sum())
+    if unseen and chips:
+        reporter.log(
+            f"{unseen} of {len(outlines)} marks of {subject.what} are left out; {len(chips)} chips are used."
+        )
+    return chips
 
 
-def _chip_mask(
-    own: Sequence[_Mark], others: Sequence[_Mark], window: Window, valid: NDArray[np.bool_], annotation: str
-) -> NDArray[np.uint8]:
+def _chip_mask(subject: _Subject, window: Window, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Draw the mask of a chip, ``(S, S)``.
 
     Around scribbles and points lies a guard ring of `IGNORE`, since their object goes on for an unknown distance; what
-    is marked as another class is background for certain, even there.
+    is marked as something else is background for certain, even there.
     """
     frame = _box(window)
-    mask = np.full(valid.shape, BACKGROUND if annotation == "complete" else UNMARKED, np.uint8)
+    mask = np.full(valid.shape, BACKGROUND if subject.annotation == "complete" else UNMARKED, np.uint8)
     guard = GUARD_CELLS * valid.shape[0] / 64
-    rings = [mark.outline.buffer(guard) for mark in own if not mark.is_area]
+    rings = [mark.outline.buffer(guard) for mark in subject.own if not mark.is_area]
     mask[_drawn(rings, frame, window)] = IGNORE
-    for marks, value in ((others, BACKGROUND), (own, FOREGROUND)):
+    for marks, value in ((subject.others, BACKGROUND), (subject.own, FOREGROUND)):
         for all_touched in (False, True):
             outlines = [mark.outline for mark in marks if mark.all_touched == all_touched]
             mask[_drawn(outlines, frame, window, all_touched)] = value
@@ -339,13 +279,30 @@ def _box(window: Window) -> shapely.Polygon:
     return shapely.box(window.col_off, window.row_off, window.col_off + window.width, window.row_off + window.height)
 
 
-def _coefficients(transform: Affine) -> list[float]:
-    return [transform.a, transform.b, transform.d, transform.e, transform.c, transform.f]
+def _origin(marked: MarkedRaster, window: Window, annotation: str) -> dict[str, Any]:
+    """Say where a chip was cut, without the folders of the user's machine."""
+    raster = marked.raster
+    x, y = raster.transform * (window.col_off + window.width / 2, window.row_off + window.height / 2)
+    origin: dict[str, Any] = {
+        "raster": Path(raster.path).name,
+        "annotation": annotation,
+        "bands": list(raster.bands),
+        "stretch": marked.stretch,
+        "crs": None if raster.crs is None else raster.crs.to_string(),
+        "centre": [x, y],
+    }
+    if (place := _longitude_latitude(raster, x, y)) is not None:
+        origin["longitude"], origin["latitude"] = place
+    return origin
 
 
-def _no_pixels(name: str, source: ReferenceSource, raster: RasterSource) -> RefSAMError:
-    return RefSAMError(
-        "reference",
-        f"Class '{name}' of '{source.vector}' marks no valid pixel of raster '{raster.path}'; mark it where the raster "
-        "has data, or remove it.",
-    )
+def _longitude_latitude(raster: RasterSource, x: float, y: float) -> tuple[float, float] | None:
+    """Return a place in WGS 84 degrees, or ``None`` where that says nothing, as on other planets."""
+    if raster.crs is None:
+        return None
+    try:
+        transformer = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(raster.crs), "EPSG:4326", always_xy=True)
+        longitude, latitude = transformer.transform(x, y)
+    except ProjError:
+        return None
+    return (round(longitude, 7), round(latitude, 7)) if np.isfinite([longitude, latitude]).all() else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .events import Reporter
+from .interrupt import interruptible
 from .job import (
     EvaluateJob,
     EverythingJob,
@@ -56,7 +57,8 @@ def run_job(job: Job, reporter: Reporter, load: Loader | None = None) -> dict[st
     load = load or load_from_disk
     module, function = ENTRY_POINTS[type(job)]
     run = getattr(importlib.import_module(module, __package__), function)
-    result: dict[str, Any] = run(job, reporter, load)
+    with interruptible(reporter):
+        result: dict[str, Any] = run(job, reporter, load)
     return result
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import platform
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,23 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy.special import expit
 
-from .errors import RefSAMError
+from refsam_qgis import __version__
+
+from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
-from .job import ModelOptions, SegmentJob, to_dict
-from .models.segmenter import ReferenceSegmenter
+from .fingerprint import fingerprint
+from .job import ModelOptions, SegmentJob
+from .journal import Journal, open_journal
+from .models.segmenter import ReferenceSegmenter, resize_logits
+from .models.weight_files import describe_model
 from .rasters.grid import Extent, Tile, TileGrid
 from .rasters.mosaic import RowBlock, TileLogits, blend
-from .rasters.outputs import OutputFiles, disk_errors
+from .rasters.objects import ObjectTable, PixelGrid
+from .rasters.outlines import finish_objects
+from .rasters.outputs import OutputFiles
+from .rasters.separate import separate_touching
 from .rasters.source import CACHE_BYTES, RasterSource
-from .rasters.vectorise import ObjectTable, Vectoriser
+from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
     PROBABILITY_NODATA,
@@ -37,7 +44,10 @@ from .rasters.writers import (
     probability_writer,
     write_polygons,
 )
-from .references import ReferenceSet, read_references
+from .references import ReferenceSet
+from .report import Clock, describe_device, describe_input, write_report
+from .runner import Loader, load_from_disk
+from .session import Session
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -49,11 +59,11 @@ SUFFIXES = {
     "probability": (".tif", ".tiff"),
     "report": (".json",),
 }
-PACKAGES = ("torch", "numpy", "rasterio", "shapely", "geopandas", "pyproj")
 LOADED = 0.05
 """Share of the progress given to reading references and loading the model."""
+SEGMENTED = 0.97
+"""Progress when the last tile is done and polygons are to be finished."""
 
-Loader = Callable[[ModelOptions], ReferenceSegmenter]
 TileRead = tuple[Tile, NDArray[np.uint8], NDArray[np.bool_]]
 
 
@@ -66,46 +76,94 @@ def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None)
         load: Gives the model; ``None`` loads it from its checkpoint.
 
     Returns:
-        ``object_count``, ``device``, ``classes`` (name, id, object_count, area_m2), ``tiles``, ``tile_size``,
-        ``seconds``, ``seconds_per_tile`` and ``outputs`` (paths by name).
+        See `segment_raster`.
 
     Raises:
         RefSAMError: When the job cannot be done; no output is left then.
     """
-    started = time.monotonic()
+    session = Session(job.references, job.input, job.raster, job.model, load or load_from_disk, reporter)
+    return segment_raster(job, session, reporter)
+
+
+def segment_raster(
+    job: SegmentJob, session: Session, reporter: Reporter, note: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Segment a raster with a session's examples and network.
+
+    Tiles are kept while the run lasts, so that the next run goes on where one was stopped.
+
+    Args:
+        job: What to do.
+        session: Made of the job's references and options.
+        reporter: Hears the progress and says when to stop.
+        note: What the report is to hold besides, by name.
+
+    Returns:
+        ``object_count``, ``device``, ``classes`` (name, id, object_count, area_m2), ``tiles`` (that the model saw),
+        ``tiles_kept`` (by an earlier run), ``tile_size``, ``seconds``, ``seconds_per_tile`` and ``outputs`` (paths by
+        name).
+
+    Raises:
+        RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
+    """
+    clock = Clock()
     inputs = [job.input, *job.references.files(), *job.model.files()]
     with ExitStack() as stack:
-        stack.enter_context(_memory_errors())
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        outputs = stack.enter_context(
-            OutputFiles(asdict(job.outputs), SUFFIXES, inputs)
-        )
+        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
         window, extent = _target_window(job, raster)
-        reporter.progress(0.0, "Reading references")
-        references, side = _references_and_tile(job, raster, reporter)
-        names = [reference.name for reference in references.classes]
         check_cancelled(reporter)
-        reporter.progress(LOADED / 2, "Loading the model")
-        model = (load or _load_segmenter())(job.model)
+        reporter.progress(0.0, "Reading references")
+        with clock.stage("references"):
+            side, ground_size = _tile_side(job, raster, session, reporter)
+            references = session.references(ground_size)
+        check_cancelled(reporter)
+        reporter.progress(LOADED / 3, "Loading the model")
+        with clock.stage("model"):
+            model = session.model
+        check_cancelled(reporter)
+        reporter.progress(LOADED * 2 / 3, "Looking at the references")
+        with clock.stage("descriptions"), torch.inference_mode():
+            described = session.described(ground_size)
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
-        run = _TileRun(raster, grid, window)
-        table = run.segment(model, references, outputs, extent, job, reporter)
-        if (path := outputs["polygons"]) is not None:
-            write_polygons(path, table, names, raster.crs)
-        result = {
-            "object_count": len(table.polygons),
-            "device": str(model.device),
-            "classes": _class_summary(names, table),
-            "tiles": run.tiles_done,
-            "tile_size": side,
-            "seconds": round(time.monotonic() - started, 3),
-            "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
-            "outputs": {name: path for name, path in asdict(job.outputs).items() if path is not None},
-        }
-        if (path := outputs["report"]) is not None:
-            _write_report(path, job, raster, references, run, result)
-        outputs.commit()
+        key = _journal_key(raster, grid, references, job.model, model)
+        with open_journal(key, reporter) as journal:
+            run = _TileRun(raster, grid, window, journal, reporter)
+            try:
+                with clock.stage("tiles"):
+                    found = run.segment(model, described, references, outputs, extent, job)
+                with clock.stage("polygons"):
+                    table = run.finish(found, outputs, job)
+            except JobCancelled as error:
+                raise _cancelled(len(journal)) from error
+            names = [reference.name for reference in references.classes]
+            with clock.stage("writing"):
+                if (path := outputs["polygons"]) is not None:
+                    write_polygons(path, table, names, raster.crs)
+            written = {name: path for name, path in asdict(job.outputs).items() if path is not None}
+            result = {
+                "object_count": len(table.polygons),
+                "device": str(model.device),
+                "classes": _class_summary(names, table),
+                "tiles": run.tiles_done,
+                "tiles_kept": run.tiles_kept,
+                "tile_size": side,
+                "seconds": round(clock.seconds, 3),
+                "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
+                "outputs": written,
+            }
+            if (path := outputs["report"]) is not None:
+                further = {
+                    "input": describe_input(raster),
+                    "references": _describe_references(references),
+                    "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
+                    "files": _describe_files(outputs, written),
+                    **(note or {}),
+                }
+                write_report(path, job, job.model, model.device, clock, result, further)
+            outputs.commit()
+            journal.finish()
         reporter.progress(1.0, "Done", 0.0)
         return result
 
@@ -114,78 +172,119 @@ class _TileRun:
     """One pass of the model over the tiles of a raster.
 
     Attributes:
-        tiles_done: Tiles the model saw; those without a valid pixel are skipped.
+        tiles_done: Tiles the model saw.
+        tiles_kept: Tiles that an earlier run had finished.
         tiles_skipped: Tiles without a valid pixel.
         seconds: Wall time of the pass.
     """
 
-    def __init__(self, raster: RasterSource, grid: TileGrid, window: Window) -> None:
-        self.grid = grid
-        self.window = window
+    def __init__(
+        self, raster: RasterSource, grid: TileGrid, window: Window, journal: Journal, reporter: Reporter
+    ) -> None:
         self.tiles_done = 0
+        self.tiles_kept = 0
         self.tiles_skipped = 0
         self.seconds = 0.0
         self._raster = raster
+        self._grid = grid
+        self._window = window
+        self._pixels = PixelGrid.of(raster, window)
+        self._journal = journal
+        self._reporter = reporter
 
     def segment(
         self,
         model: ReferenceSegmenter,
+        described: Sequence[Any],
         references: ReferenceSet,
         outputs: OutputFiles,
         extent: Extent | None,
         job: SegmentJob,
-        reporter: Reporter,
     ) -> ObjectTable:
-        """Write the mask and the probabilities where asked, and return the objects."""
-        raster, window = self._raster, self.window
+        """Write the mask and the probabilities where asked, and return the objects with their pixel outlines."""
         names = [reference.name for reference in references.classes]
-        transform = raster.transform * raster.transform.translation(window.col_off, window.row_off)
-        vectoriser = Vectoriser(transform, raster.measure, raster.gsd, job.polygons.min_area, job.polygons.simplify)
+        vectoriser = Vectoriser(self._pixels, job.polygons)
         started = time.monotonic()
         with ExitStack() as stack:
             mask, probability = (
-                None if path is None else stack.enter_context(open_writer(path, window, raster.crs, transform, names))
+                None
+                if path is None
+                else stack.enter_context(
+                    open_writer(path, self._window, self._raster.crs, self._pixels.transform, names)
+                )
                 for path, open_writer in (
                     (outputs["mask"], mask_writer),
-                    (outputs["probability"], probability_writer),
+                    (_probability_path(outputs, job), probability_writer),
                 )
             )
             # Shut down before the raster closes: a read may still be under way when something fails.
             reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tile-reader"))
-            with torch.inference_mode():
-                described = [model.describe(reference.shots) for reference in references.classes]
-                tiles = self._predict(model, described, reader, reporter)
-                for block in blend(self.grid, window, tiles, len(names)):
-                    inside = _inside(block, window, extent)
-                    _use(block, inside, job.threshold, mask, probability, vectoriser)
+            tiles = self._predict(model, described, reader)
+            for block in blend(self._grid, self._window, tiles, len(described)):
+                check_cancelled(self._reporter)
+                inside = _inside(block, self._window, extent)
+                _use(block, inside, len(names), job.threshold, mask, probability, vectoriser)
         self.seconds = time.monotonic() - started
-        reporter.progress(1.0, "Writing polygons")
         return vectoriser.finish()
 
+    def finish(self, found: ObjectTable, outputs: OutputFiles, job: SegmentJob) -> ObjectTable:
+        """Part touching objects where asked, and finish their outlines."""
+        self._reporter.progress(SEGMENTED, "Finishing the polygons")
+        path = _probability_path(outputs, job)
+        if job.separate > 0 and path is not None:
+            with rasterio.open(path) as probability:
+
+                def read(class_id: int, window: Window) -> NDArray[np.float32]:
+                    values: NDArray[np.float32] = probability.read(class_id, window=window)
+                    return values
+
+                found = separate_touching(found, self._pixels, read, job.separate, self._reporter)
+        check_cancelled(self._reporter)
+        return finish_objects(found, self._pixels, job.polygons)
+
+    @torch.inference_mode()
+    def _logits(
+        self, model: ReferenceSegmenter, described: Sequence[Any], rgb: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Run the model on one tile: ``(C, h, w)`` in the model's own resolution."""
+        encoding = model.encode(
+            torch.from_numpy(rgb)[None].to(model.device), torch.from_numpy(valid)[None].to(model.device)
+        )
+        logits: NDArray[np.float32] = torch.cat([model.segment(encoding, one) for one in described]).numpy()
+        return logits
+
     def _predict(
-        self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor, reporter: Reporter
+        self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
     ) -> Iterator[TileLogits]:
-        """Run the model on the tiles that hold a valid pixel."""
-        started = time.monotonic()
-        total = sum(1 for _ in self.grid.tiles(self.window))
-        for number, (tile, rgb, valid) in enumerate(self._read_ahead(reader)):
-            check_cancelled(reporter)
-            left = (time.monotonic() - started) / number * (total - number) if number else None
-            reporter.progress(LOADED + (1 - LOADED) * number / total, "Segmenting", left)
+        """Give the logits of the tiles that hold a valid pixel, of the model or of an earlier run."""
+        tiles = list(self._grid.tiles(self._window))
+        kept = sum(tile in self._journal for tile in tiles)
+        if kept:
+            self._reporter.log(f"{kept} of {len(tiles)} tiles were done in an earlier run.")
+        computing = 0.0
+        for number, (tile, rgb, valid) in enumerate(self._read_ahead(tiles, reader)):
+            check_cancelled(self._reporter)
+            to_come = len(tiles) - number - (kept - self.tiles_kept)
+            left = computing / self.tiles_done * to_come if self.tiles_done else None
+            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / len(tiles), "Segmenting", left)
             if not valid.any():
                 self.tiles_skipped += 1
                 continue
-            encoding = model.encode(
-                torch.from_numpy(rgb)[None].to(model.device), torch.from_numpy(valid)[None].to(model.device)
-            )
-            logits = torch.cat([model.segment(encoding, reference) for reference in described])
-            self.tiles_done += 1
-            yield TileLogits(tile, logits.float().cpu().numpy(), valid)
+            logits = self._journal.get(tile)
+            if logits is None:
+                started = time.monotonic()
+                logits = self._logits(model, described, rgb, valid)
+                computing += time.monotonic() - started
+                self._journal.add(tile, logits)
+                self.tiles_done += 1
+            else:
+                self.tiles_kept += 1
+            yield TileLogits(tile, resize_logits(torch.from_numpy(logits), self._grid.side).numpy(), valid)
 
-    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
+    def _read_ahead(self, tiles: Sequence[Tile], reader: ThreadPoolExecutor) -> Iterator[TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
         pending: deque[Future[TileRead]] = deque()
-        for tile in self.grid.tiles(self.window):
+        for tile in tiles:
             pending.append(reader.submit(self._read, tile))
             if len(pending) > PREFETCHED_TILES:
                 yield pending.popleft().result()
@@ -193,7 +292,7 @@ class _TileRun:
             yield pending.popleft().result()
 
     def _read(self, tile: Tile) -> TileRead:
-        side = self.grid.side
+        side = self._grid.side
         return tile, *self._raster.read(Window(tile.column, tile.row, side, side))
 
 
@@ -211,26 +310,58 @@ def _target_window(job: SegmentJob, raster: RasterSource) -> tuple[Window, Exten
     return window, extent
 
 
-def _references_and_tile(job: SegmentJob, raster: RasterSource, reporter: Reporter) -> tuple[ReferenceSet, int]:
-    """Read the references and choose the side of the tiles, so that chips and tiles are equal on the ground."""
+def _tile_side(
+    job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter
+) -> tuple[int, float | None]:
+    """Choose the side of the tiles and the ground size of the chips so that both are equal on the ground.
 
-    def read(ground_size: float | None) -> ReferenceSet:
-        return read_references(
-            job.references, job.input, job.raster.bands, job.raster.stretch, reporter, ground_size
-        )
-
+    Returns:
+        The side in pixels, and the ground size to ask for; ``None`` for that of the examples themselves.
+    """
     if job.raster.tile_size:
-        return read(job.raster.tile_size * raster.gsd), job.raster.tile_size
-    references = read(None)
-    wanted = round(references.chip_ground_size / raster.gsd)
+        return job.raster.tile_size, job.raster.tile_size * raster.gsd
+    wanted = round(session.references(None).chip_ground_size / raster.gsd)
     side = min(max(wanted, MIN_TILE), MAX_TILE)
-    if side != wanted:
-        reporter.log(
-            f"The examples ask for tiles of {wanted} pixels; {side} are used. Check that they show what the input's "
-            "resolution can show."
-        )
-        references = read(side * raster.gsd)
-    return references, side
+    if side == wanted:
+        return side, None
+    reporter.log(
+        f"The examples ask for tiles of {wanted} pixels; {side} are used. Check that they show what the input's "
+        "resolution can show."
+    )
+    return side, side * raster.gsd
+
+
+def _journal_key(
+    raster: RasterSource, grid: TileGrid, references: ReferenceSet, options: ModelOptions, model: ReferenceSegmenter
+) -> str:
+    """Digest all that the network's answer on a tile depends on."""
+    weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
+    return fingerprint(
+        {
+            "input": describe_input(raster),
+            "tiles": [grid.side, grid.overlap],
+            "references": references.digest,
+            "model": [type(model).__qualname__, weights],
+            "device": describe_device(model.device),
+            "versions": [__version__, torch.__version__],
+        }
+    )
+
+
+def _cancelled(kept: int) -> JobCancelled:
+    if not kept:
+        return JobCancelled()
+    tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
+    return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
+
+
+def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:
+    """Where the probabilities go: to the output asked for, else aside if touching objects are told apart by them."""
+    asked = outputs["probability"]
+    beside = outputs["polygons"] or outputs["mask"] or outputs["report"]
+    if asked is None and job.separate > 0 and beside is not None:
+        return str(Path(beside).with_name(".probability.tif"))
+    return asked
 
 
 def _inside(block: RowBlock, window: Window, extent: Extent | None) -> NDArray[np.bool_]:
@@ -243,17 +374,26 @@ def _inside(block: RowBlock, window: Window, extent: Extent | None) -> NDArray[n
 def _use(
     block: RowBlock,
     valid: NDArray[np.bool_],
+    classes: int,
     threshold: float,
     mask: RowWriter | None,
     probability: RowWriter | None,
     vectoriser: Vectoriser,
 ) -> None:
-    """Turn finished rows into classes and hand them on; the most probable class wins if it reaches the threshold."""
-    probabilities = expit(block.logits)
+    """Turn finished rows into classes and hand them on.
+
+    The most probable class wins if it reaches the threshold, and if the negatives (what follows the classes) do not
+    win the pixel.
+    """
+    logits, rivals = block.logits[:classes], block.logits[classes:]
+    probabilities = expit(logits)
     if probability is not None:
         probability.write(block.row, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
     scores = probabilities.max(axis=0)
-    class_ids = np.where(valid & (scores >= threshold), probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
+    found = valid & (scores >= threshold)
+    for rival in rivals:
+        found &= logits.max(axis=0) >= rival
+    class_ids = np.where(found, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
     if mask is not None:
         mask.write(block.row, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
     vectoriser.add(class_ids, scores)
@@ -271,54 +411,20 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _write_report(
-    path: str, job: SegmentJob, raster: RasterSource, references: ReferenceSet, run: _TileRun, result: dict[str, Any]
-) -> None:
-    from .models.checkpoints import describe_model
-
-    report = {
-        "job": to_dict(job),
-        "result": result,
-        "model": describe_model(job.model),
-        "input": {
-            "width": raster.width,
-            "height": raster.height,
-            "bands": list(raster.bands),
-            "gsd": raster.gsd,
-            "crs": None if raster.crs is None else raster.crs.to_string(),
-        },
-        "references": {
-            "chip_ground_size": references.chip_ground_size,
-            "gsd": references.gsd,
-            "chips": {reference.name: len(reference.shots.images) for reference in references.classes},
-        },
-        "tiles": {"side": run.grid.side, "overlap": run.grid.overlap, "skipped": run.tiles_skipped},
-        "versions": {
-            "python": platform.python_version(),
-            "gdal": rasterio.__gdal_version__,
-            **{package: version(package) for package in PACKAGES},
-        },
+def _describe_references(references: ReferenceSet) -> dict[str, Any]:
+    return {
+        "digest": references.digest,
+        "chip_ground_size": references.chip_ground_size,
+        "gsd": references.gsd,
+        "chips": {reference.name: len(reference.shots.images) for reference in references.classes},
+        "negative_chips": 0 if references.negative is None else len(references.negative.images),
     }
-    with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
-        json.dump(report, stream, ensure_ascii=False, indent=2)
 
 
-def _load_segmenter() -> Loader:
-    from .models.checkpoints import load_segmenter
-
-    loader: Loader = load_segmenter
-    return loader
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn running out of memory into a sentence."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # On the CPU torch raises a bare RuntimeError; only its text tells.
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):
-            raise RefSAMError(
-                "memory", "There is not enough memory; use a smaller model or tile size, or another device."
-            ) from error
-        raise
+def _describe_files(outputs: OutputFiles, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Return path and size in bytes of each finished output."""
+    return {
+        name: {"path": path, "size": os.path.getsize(str(outputs[name]))}
+        for name, path in paths.items()
+        if name != "report"
+    }

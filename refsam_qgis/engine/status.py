@@ -1,46 +1,73 @@
-"""What is installed, where it runs, and whether it works."""
+"""What is installed, where it runs, whether it works, and how to mend what does not.
+
+Imports nothing that may be missing, so that a damaged environment can tell of itself.
+"""
 
 from __future__ import annotations
 
+import importlib
 import platform
+import shutil
+import sys
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from refsam_qgis import __version__
 
+from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
-from .job import StatusJob
+from .installation import damage
+from .job import ModelOptions, StatusJob
+from .models.weight_files import describe_model
 from .runner import Loader
 
-PACKAGES = (
-    "torch", "segment-anything", "safetensors", "numpy", "pillow", "rasterio", "geopandas", "pyogrio", "shapely",
-    "pyproj", "tqdm",
-)  # fmt: skip
+PACKAGES = {
+    "torch": "torch", "segment-anything": None, "safetensors": "safetensors", "numpy": "numpy", "scipy": "scipy",
+    "pillow": "PIL", "rasterio": "rasterio", "geopandas": "geopandas", "pyogrio": "pyogrio", "shapely": "shapely",
+    "pyproj": "pyproj", "tqdm": "tqdm",
+}  # fmt: skip
+"""Module of each package that the engine imports; ``None`` where only parts are, which the self-test loads."""
+LOCK = Path("requirements", "engine.txt")
+"""The versions that RefSAM was tested with; inside the installed plugin, beside it in the sources."""
+REMEDY = "run scripts/setup of RefSAM again"
 
 
 def run_status(job: StatusJob, reporter: Reporter, load: Loader) -> dict[str, Any]:
-    """Report versions and devices and segment a small drawing with the model of `job`.
+    """Report versions and devices and find a square in a small drawing with the model of `job`.
 
     A failing part is reported in its place rather than ending the report.
 
     Returns:
-        ``version``, ``python``, ``packages``, ``devices`` and ``self_test`` (``passed``, ``device``, ``seconds`` and,
-        when it failed, ``message``).
+        ``version``, ``python``, ``executable``, ``packages`` (version by name, ``None`` when missing), ``devices``,
+        ``model`` (names and digests of the weights), ``self_test`` (``passed``, ``device``, ``seconds`` and, when it
+        failed, ``message``), ``problems`` (sentences with what is broken and how to mend it) and ``notes`` (sentences
+        with what is only worth knowing).
     """
     reporter.progress(0.0, "Looking at the installation")
-    status: dict[str, Any] = {
-        "version": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "devices": _devices(),
-    }
+    packages = {name: _version(name) for name in PACKAGES}
+    problems = _damaged_parts(packages)
     check_cancelled(reporter)
     reporter.progress(0.3, "Running a self-test")
-    status["self_test"] = _self_test(job, load)
+    model, self_test = _describe(job.model), _self_test(job.model, load, reporter)
+    for part in (model, self_test):
+        message = part.get("message")
+        if message and message not in problems:
+            problems.append(message)
     reporter.progress(1.0, "Done")
-    return status
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "packages": packages,
+        "devices": _devices(),
+        "model": model,
+        "self_test": self_test,
+        "problems": problems,
+        "notes": [*_other_versions(packages), *_unused_devices()],
+    }
 
 
 def _version(package: str) -> str | None:
@@ -50,11 +77,54 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _damaged_parts(packages: dict[str, str | None]) -> list[str]:
+    """Return a sentence on every package that is missing or cannot be loaded, and on the first damaged file."""
+    problems = []
+    for name, version in packages.items():
+        if version is None:
+            problems.append(f"Package '{name}' is missing from the engine's environment; {REMEDY}.")
+            continue
+        module = PACKAGES[name]
+        if module is None:
+            continue
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a library that cannot be loaded raises what it likes
+            problems.append(f"Package '{name}' {version} cannot be loaded ({_first_line(error)}); {REMEDY}.")
+    if what := damage():
+        problems.append(f"The engine's environment is damaged: {what}; {REMEDY}.")
+    return problems
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _describe(options: ModelOptions) -> dict[str, Any]:
+    try:
+        return describe_model(options)
+    except RefSAMError as error:
+        return {"model": options.model, "message": str(error)}
+
+
+def _self_test(options: ModelOptions, load: Loader, reporter: Reporter) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        from .self_test import run_self_test
+
+        device = run_self_test(options, load, reporter)
+    except JobCancelled:
+        raise
+    except Exception as error:
+        return {"passed": False, "message": str(explain(error))}
+    return {"passed": True, "device": device, "seconds": round(time.monotonic() - started, 2)}
+
+
 def _devices() -> list[dict[str, Any]]:
     """Return the usable devices, the fastest first."""
     try:
         import torch
-    except ImportError:
+    except Exception:  # told among the problems
         return []
     devices = []
     for index in range(torch.cuda.device_count()):
@@ -66,42 +136,40 @@ def _devices() -> list[dict[str, Any]]:
     return devices
 
 
-def _self_test(job: StatusJob, load: Loader) -> dict[str, Any]:
-    started = time.monotonic()
+def _other_versions(packages: dict[str, str | None]) -> list[str]:
+    """Return a sentence on packages of other versions than RefSAM was tested with."""
+    tested = _tested_versions()
+    others = [
+        f"{name} {version} instead of {tested[name]}"
+        for name, version in packages.items()
+        if version is not None and name in tested and version.split("+")[0] != tested[name]
+    ]
+    if not others:
+        return []
+    return [f"RefSAM was tested with other versions ({', '.join(others)}); {REMEDY} if something fails."]
+
+
+def _tested_versions() -> dict[str, str]:
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package, package.parent):
+        if (folder / LOCK).is_file():
+            lines = (folder / LOCK).read_text(encoding="utf-8").splitlines()
+            return dict(line.strip().split("==", 1) for line in lines if "==" in line)
+    return {}
+
+
+def _unused_devices() -> list[str]:
+    """Return a sentence on an NVIDIA processor that torch does not use."""
+    if shutil.which("nvidia-smi") is None:
+        return []
     try:
-        device = _segment_drawing(job, load)
-    except Exception as error:
-        return {"passed": False, "message": str(explain(error))}
-    return {"passed": True, "device": device, "seconds": round(time.monotonic() - started, 2)}
-
-
-def _segment_drawing(job: StatusJob, load: Loader) -> str:
-    """Ask for a bright square, shown as the reference, on the same picture.
-
-    Returns:
-        The device it ran on.
-
-    Raises:
-        RefSAMError: When the model cannot be loaded, or prefers the ground to the square.
-    """
-    import torch
-
-    from .errors import RefSAMError
-    from .models.segmenter import Shots
-
-    side, square = 256, slice(96, 160)
-    image = torch.full((1, 3, side, side), 60, dtype=torch.uint8)
-    image[:, :, square, square] = torch.tensor([40, 150, 230], dtype=torch.uint8).view(1, 3, 1, 1)
-    mask = torch.zeros((1, side, side), dtype=torch.uint8)
-    mask[:, square, square] = 1
-    valid = torch.ones((1, side, side), dtype=torch.bool)
-
-    segmenter = load(job.model)
-    reference = segmenter.describe(Shots(image, mask, valid))
-    logits = segmenter.segment(segmenter.encode(image, valid), reference).float().cpu()
-    inside = mask.bool()
-    if not torch.isfinite(logits).all() or logits[inside].mean() <= logits[~inside].mean():
-        raise RefSAMError(
-            "checkpoint", f"Model '{job.model.model}' does not find a plain square; check its checkpoint and adapters."
-        )
-    return str(segmenter.device)
+        import torch
+    except Exception:  # told among the problems
+        return []
+    if torch.cuda.is_available():
+        return []
+    if torch.version.cuda is None:
+        remedy = "it was built without CUDA; install a CUDA build of torch into the engine's environment"
+    else:
+        remedy = f"it wants a driver for CUDA {torch.version.cuda}; update the driver"
+    return [f"This machine has NVIDIA's driver, but torch {torch.__version__} finds no graphics processor: {remedy}."]

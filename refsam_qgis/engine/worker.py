@@ -3,17 +3,19 @@
 Requests: ``{"type": "job", "id", "job"}``, ``{"type": "cancel", "id"}``, ``{"type": "shutdown"}``.
 Replies: ``{"type": "ready", "version"}`` once, then ``progress``, ``log``, ``result`` and ``error`` with the job's id.
 A failed job leaves the worker able to take the next one. The worker leaves when its input ends (the parent is gone),
-when it is told to, or when nothing was asked of it for a while.
+when it is told to, or when nothing was asked of it for a while, and then with status 0 and no job begun.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -28,8 +30,10 @@ from .runner import load_from_disk, run_job
 
 Handler = Callable[[Job, Reporter], dict[str, Any]]
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """How long a running job may take to notice that the parent is gone."""
+PROGRESS_SECONDS = 0.05
+"""Shortest time between two progress events of one stage; more of them would only keep the parent busy."""
 
 
 class Worker:
@@ -81,7 +85,7 @@ class Worker:
                 raise RefSAMError("input", "A job must be a JSON object; send its document.")
             result = self._handle(from_dict(document), reporter)
             self._send(type="result", id=job_id, result=result)
-        except Exception as error:
+        except BaseException as error:  # a library that calls sys.exit ends its job, not the worker
             failure = explain(error)
             self._send(type="error", id=job_id, code=failure.code, message=str(failure))
         finally:
@@ -135,8 +139,14 @@ class _Relay:
         self._id = job_id
         self._send = send
         self._cancelled = cancelled
+        self._stage: str | None = None
+        self._sent_at = 0.0
 
     def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now - self._sent_at < PROGRESS_SECONDS:
+            return
+        self._stage, self._sent_at = stage, now
         self._send(type="progress", id=self._id, fraction=fraction, stage=stage, remaining_seconds=remaining_seconds)
 
     def log(self, message: str) -> None:
@@ -151,13 +161,15 @@ def serve_standard_streams(idle_seconds: float = 600.0, handle: Handler | None =
 
     Args:
         idle_seconds: Leave after so long without a job.
-        handle: Runs one job; ``None`` is `run_job` with networks kept loaded between jobs.
+        handle: Runs one job; ``None`` is `run_job` with networks kept loaded between jobs, whose results also have
+            ``model_loads``, the number of networks loaded for them.
 
     Returns:
         Never in practice: the process ends here with status 0.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the parent, which then ends our input
     requests, replies = _take_standard_streams()
+    faulthandler.enable()  # the last words of a crash inside a library then say where
     Worker(requests, replies, handle or _warm_handler(), idle_seconds, lambda: os._exit(1)).serve()
     sys.stderr.flush()
     os._exit(0)  # the thread that reads the requests may be inside a blocking read, which a normal exit waits for
@@ -181,4 +193,10 @@ def _take_standard_streams() -> tuple[TextIO, TextIO]:
 
 def _warm_handler() -> Handler:
     cache = ModelCache(load_from_disk)
-    return lambda job, reporter: run_job(job, reporter, cache)
+
+    def handle(job: Job, reporter: Reporter) -> dict[str, Any]:
+        loads = cache.loads
+        result = run_job(job, reporter, cache)
+        return {**result, "model_loads": cache.loads - loads}
+
+    return handle

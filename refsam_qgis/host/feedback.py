@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from qgis.core import QgsProcessingFeedback
+from qgis.PyQt.QtCore import QCoreApplication
+
+CALM_SECONDS = 5.0
+"""Shortest time between two texts of one stage; each is also a line of the dialog's log."""
 
 
 class FeedbackReporter:
@@ -10,15 +16,21 @@ class FeedbackReporter:
 
     def __init__(self, feedback: QgsProcessingFeedback) -> None:
         self._feedback = feedback
+        self._stage = ""
         self._text = ""
+        self._text_at = 0.0
 
     def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
         """Move the bar, and name the stage and the time left when they change."""
         self._feedback.setProgress(100.0 * fraction)
-        text = stage if remaining_seconds is None else f"{stage}, {_rounded(remaining_seconds)} left"
+        now = time.monotonic()
+        if stage == self._stage and now - self._text_at < CALM_SECONDS:
+            return
+        text = stage if remaining_seconds is None else f"{stage}, {time_left(remaining_seconds)}"
         if text != self._text:
-            self._text = text
             self._feedback.setProgressText(text)
+            self._text_at = now
+        self._stage, self._text = stage, text
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
@@ -29,7 +41,21 @@ class FeedbackReporter:
         return bool(self._feedback.isCanceled())
 
 
-def _rounded(seconds: float) -> str:
-    """Return a duration in whole minutes, so that the text changes at most once a minute."""
-    minutes = round(seconds / 60)
-    return "less than a minute" if minutes < 1 else f"about {minutes} min"
+def time_left(seconds: float) -> str:
+    """Return a duration in words as coarse as the estimate is, such as "about 40 s left" or "about 1 h 20 min left"."""
+    if seconds < 8:
+        text = _tr("a few seconds left")
+    elif seconds < 28:
+        text = _tr("about {} s left").format(5 * round(seconds / 5))
+    elif seconds < 95:
+        text = _tr("about {} s left").format(10 * round(seconds / 10))
+    elif seconds < 57.5 * 60:
+        text = _tr("about {} min left").format(round(seconds / 60))
+    else:
+        hours, minutes = divmod(5 * round(seconds / 300), 60)
+        text = _tr("about {} h {} min left").format(hours, minutes) if minutes else _tr("about {} h left").format(hours)
+    return text
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("RefSAM", text)

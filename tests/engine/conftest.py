@@ -16,6 +16,14 @@ from rasterio.transform import Affine
 from tests.engine.stand_ins import HALF_METRE, UTM
 
 
+@pytest.fixture(autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a folder of its own for journals, caches and logs."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("REFSAM_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def write_raster(tmp_path: Path) -> Callable[..., str]:
     """Return a function that writes ``(bands, h, w)`` values as a GeoTIFF and returns its path."""

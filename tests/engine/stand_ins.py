@@ -45,6 +45,20 @@ class RampSegmenter(ColourSegmenter):
         return (ramp[:, None] + ramp[None, :])[None]
 
 
+class CoarseSegmenter(ColourSegmenter):
+    """Answers in a quarter of the tile's resolution, as networks do, and counts its tiles."""
+
+    def __init__(self) -> None:
+        self.tiles = 0
+
+    def encode(self, images: Tensor, valid: Tensor) -> Tensor:
+        self.tiles += 1
+        return super().encode(images, valid)
+
+    def segment(self, encoding: Tensor, reference: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(super().segment(encoding, reference), 4)
+
+
 class Recorder(SilentReporter):
     """Keeps what it hears, and cancels after so many progress events if asked to."""
 

@@ -23,7 +23,7 @@ def cache(loads):
 
 def test_a_model_is_loaded_once(cache, loads):
     assert cache(ModelOptions()) is cache(ModelOptions())
-    assert len(loads) == 1
+    assert len(loads) == cache.loads == 1
 
 
 def test_another_model_takes_its_place(cache, loads):
@@ -55,3 +55,4 @@ def test_a_failed_load_is_not_kept(tmp_path):
     with pytest.raises(RefSAMError):
         cache(ModelOptions())
     assert cache(ModelOptions()) == "model"
+    assert cache.loads == 1

@@ -7,10 +7,10 @@ import shapely
 from rasterio.transform import Affine, from_origin
 from shapely.geometry import LineString, Point, box
 
-from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import ReferenceSource
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
-from refsam_qgis.engine.references import MAX_CHIPS, read_references
+from refsam_qgis.engine.references import MAX_CHIPS, gather_references
 from tests.engine.stand_ins import BLUE, HALF_METRE, RED, UTM, Recorder, painted
 
 
@@ -35,7 +35,7 @@ def scene():
 
 def read(raster, vector, recorder=None, ground_size=None, **options):
     source = ReferenceSource(vector, **options)
-    return read_references(source, raster, None, "auto", recorder or Recorder(), ground_size)
+    return gather_references(source, raster, None, "auto", recorder or Recorder(), ground_size)
 
 
 @pytest.mark.parametrize("annotation", ["complete", "partial"])
@@ -164,7 +164,7 @@ def test_numbers_are_classes_by_value(write_raster, write_vector, scene):
 def test_another_reference_raster(write_raster, write_vector, scene):
     reference = write_raster(scene[::-1, ::2, ::2], "снимок образца.tif", transform=from_origin(320000, 2790000, 1, 1))
     target = write_raster(np.zeros((3, 50, 50), np.uint8), "target.tif")
-    found = read_references(
+    found = gather_references(
         ReferenceSource(write_vector(squares((100, 100))), reference), target, (3, 3, 3), "auto", Recorder()
     )
     assert found.gsd == pytest.approx(1, rel=1e-3)
@@ -205,3 +205,58 @@ def test_no_mark_is_lost_to_its_geometry(write_raster, write_vector, scene):
     raised = shapely.force_3d(on_map(box(300, 200, 320, 220)), 5.0)
     shots = read(write_raster(scene), write_vector([on_map(bow_tie), on_map(pair), raised])).classes[0].shots
     assert (shots.masks == FOREGROUND).sum() == pytest.approx(1400, abs=30)
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_negatives_are_background_and_a_class_of_their_own(write_raster, write_vector, scene, crs):
+    raster = write_raster(scene)
+    reds = write_vector(squares((100, 100), (160, 150)), "reds.gpkg")
+    shape = gpd.GeoSeries(squares((100, 130)), crs=UTM).to_crs(crs)
+    negatives = write_vector(list(shape), "negatives.gpkg", crs=crs, kind=["any"])
+    found = read(raster, reds, annotation="partial", negatives=negatives)
+    assert [c.name for c in found.classes] == ["object"]
+    shots, hidden = found.classes[0].shots, found.negative
+    for chip, mine, other in ((shots, RED, BLUE), (hidden, BLUE, RED)):
+        image, mask = chip.images[0].permute(1, 2, 0), chip.masks[0]
+        assert (image[mask == FOREGROUND].numpy() == mine).all() and (image[mask == BACKGROUND].numpy() == other).all()
+    assert [int((chip.masks == FOREGROUND).sum()) for chip in (shots, hidden)] == [800, 400]
+    assert [int((chip.masks == BACKGROUND).sum()) for chip in (shots, hidden)] == [400, 800]
+    assert (hidden.masks == UNMARKED).any()
+    assert found.digest != read(raster, reds, annotation="partial").digest
+
+
+def test_nobody_was_asked_to_mark_all_negatives(write_raster, write_vector, scene):
+    reds, blue = write_vector(squares((100, 100)), "a.gpkg"), write_vector(squares((100, 130)), "b.gpkg")
+    found = read(write_raster(scene), reds, negatives=blue)
+    assert not (found.classes[0].shots.masks == UNMARKED).any() and (found.negative.masks == UNMARKED).any()
+
+
+def test_negatives_beside_the_raster_are_told_of(write_raster, write_vector, scene):
+    raster, reds = write_raster(scene), write_vector(squares((100, 100)))
+    for negatives in (write_vector(squares((9000, 9000)), "far.gpkg"), write_vector([], "empty.gpkg")):
+        recorder = Recorder()
+        found = read(raster, reds, recorder, negatives=negatives)
+        assert found.negative is None and found.digest == read(raster, reds).digest
+        told = f"No negative of '{negatives}' falls on raster '{raster}'; it is searched without."
+        assert recorder.messages == [told]
+    with pytest.raises(RefSAMError, match=r"'none.gpkg' does not exist"):
+        read(raster, reds, negatives="none.gpkg")
+
+
+def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
+    marks = write_vector(squares((100, 100)), kind=["a"])
+    first = read(write_raster(scene), marks, class_field="kind").digest
+    assert len(first) == 64
+    assert read(write_raster(scene, "copy.tif"), marks, class_field="kind").digest == first
+    others = [
+        read(write_raster(scene // 2, "dark.tif"), marks, class_field="kind"),
+        read(write_raster(scene), marks),
+        read(write_raster(scene), write_vector(squares((101, 100)), "b.gpkg", kind=["a"]), class_field="kind"),
+        read(write_raster(scene), marks, class_field="kind", ground_size=100.0),
+    ]
+    assert len({first, *(other.digest for other in others)}) == 5
+
+
+def test_reading_can_be_cancelled(write_raster, write_vector, scene):
+    with pytest.raises(JobCancelled):
+        read(write_raster(scene), write_vector(squares((100, 100))), Recorder(cancel_after=-1))

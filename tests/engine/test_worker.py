@@ -1,10 +1,12 @@
 """The worker's protocol, through a real process whose job handler is a stand-in."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,14 @@ SERVER = textwrap.dedent(
             raise RefSAMError("reference", "No.")
         if task == "crash":
             raise ZeroDivisionError("boom")
+        if task == "exit":
+            sys.exit(3)
+        if task == "unsayable":
+            return {{"task": object()}}
+        if task == "chatter":
+            for number in range(1000):
+                reporter.progress(number / 1000, "one")
+            reporter.progress(0.99, "another")
         while task == "wait":
             check_cancelled(reporter)
             reporter.progress(0.5, "waiting", 3.0)
@@ -118,6 +128,24 @@ def test_a_failed_job_leaves_the_worker_able_to_take_the_next(worker, tmp_path):
     assert worker.receive_end()["type"] == "result"
 
 
+@pytest.mark.parametrize(("task", "kind"), [("exit", "SystemExit"), ("unsayable", "TypeError")])
+def test_whatever_a_job_does_the_worker_takes_the_next(worker, task, kind):
+    worker.job("a", task)
+    message = worker.receive_end()
+    assert (message["id"], message["code"]) == ("a", "internal") and kind in message["message"]
+    worker.job("b", "fine")
+    assert worker.receive_end()["type"] == "result"
+
+
+def test_progress_is_thinned_but_each_stage_is_told(worker):
+    worker.job("a", "chatter")
+    messages = []
+    while (message := worker.receive())["type"] == "progress":
+        messages.append(message)
+    assert messages[0]["fraction"] == 0 and messages[-1]["stage"] == "another"
+    assert len(messages) < 50
+
+
 def test_an_invalid_job_is_an_input_error(worker):
     worker.send(type="job", id="a", job={"kind": "nonsense"})
     message = worker.receive_end()
@@ -163,9 +191,72 @@ def test_a_job_that_does_not_notice_the_end_is_abandoned(worker):
     assert worker.process.wait(10) == 1
 
 
+PARENT = """
+import subprocess, sys, time
+worker = subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1], "30"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+)
+worker.stdout.readline()
+worker.stdin.write(sys.argv[2] + "\\n")
+worker.stdin.flush()
+worker.stdout.readline()
+print(worker.pid, flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("task", ["wait", "hang"])
+def test_a_killed_parent_leaves_no_worker_behind(task):
+    request = json.dumps({"type": "job", "id": "a", "job": {**STATUS, "model": {"checkpoint": task}}})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, SERVER.format(root=str(ROOT)), request], stdout=subprocess.PIPE, text=True
+    )
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 3
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    """Whether a process that is not our child runs; on Linux one that nobody has buried yet does not."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/status")
+        return not (status.exists() and "State:\tZ" in status.read_text())
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
 def test_shutdown_ends_the_worker(worker):
     worker.send(type="shutdown")
     assert worker.process.wait(10) == 0
+
+
+def test_networks_stay_loaded_between_jobs_and_over_failing_ones(monkeypatch):
+    from refsam_qgis.engine import worker
+    from refsam_qgis.engine.job import StatusJob
+
+    outcomes = ["fine", "failed", "fine"]
+
+    def run(job, reporter, load):
+        load(job.model)
+        if (outcome := outcomes.pop(0)) == "failed":
+            raise ValueError
+        return {"outcome": outcome}
+
+    monkeypatch.setattr(worker, "run_job", run)
+    monkeypatch.setattr(worker, "load_from_disk", lambda options: object())
+    handle = worker._warm_handler()
+    assert handle(StatusJob(), None) == {"outcome": "fine", "model_loads": 1}
+    with pytest.raises(ValueError):
+        handle(StatusJob(), None)
+    assert handle(StatusJob(), None) == {"outcome": "fine", "model_loads": 0}
 
 
 def test_an_idle_worker_leaves():

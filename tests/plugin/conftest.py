@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from osgeo import gdal, osr
+from osgeo import gdal, ogr, osr
+from qgis.analysis import QgsNativeAlgorithms
 from qgis.core import (
     QgsApplication,
     QgsCoordinateTransformContext,
     QgsFeature,
     QgsGeometry,
     QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingFeedback,
     QgsRasterLayer,
     QgsRectangle,
@@ -39,8 +41,15 @@ def provider(qgis_app):
 
 
 @pytest.fixture
-def algorithm(provider):
-    return provider.algorithm("segmentbyreference").create()
+def native_algorithms(qgis_app):
+    registry = QgsApplication.processingRegistry()
+    if registry.providerById("native") is not None:  # a test before this one started Processing as a whole
+        yield
+        return
+    native = QgsNativeAlgorithms()
+    registry.addProvider(native)
+    yield
+    registry.removeProvider(native)  # it must not outlive QGIS
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +111,9 @@ def references_path(references, tmp_path):
 
 @pytest.fixture
 def context(qgis_app):
-    return QgsProcessingContext()
+    context = QgsProcessingContext()
+    yield context
+    context.temporaryLayerStore().removeAllMapLayers()  # they must not outlive QGIS
 
 
 class Feedback(QgsProcessingFeedback):
@@ -111,14 +122,81 @@ class Feedback(QgsProcessingFeedback):
     def __init__(self):
         super().__init__()
         self.errors = []
+        self.warnings = []
+        self.infos = []
 
     def reportError(self, error, fatalError=False):
         self.errors.append(error)
+
+    def pushWarning(self, warning):
+        self.warnings.append(warning)
+
+    def pushInfo(self, info):
+        self.infos.append(info)
 
 
 @pytest.fixture
 def feedback(qgis_app):
     return Feedback()
+
+
+@pytest.fixture
+def run(context, feedback):
+    """Check and run an algorithm as Processing's dialog does; a failure raises with its sentences."""
+
+    def run(algorithm, parameters):
+        ok, message = algorithm.checkParameterValues(parameters, context)
+        if not ok:
+            raise QgsProcessingException(message)
+        results, ok = algorithm.run(parameters, context, feedback)
+        if not ok:
+            raise QgsProcessingException("\n".join(feedback.errors))
+        return results
+
+    return run
+
+
+def write_found(path, rows):
+    """Write polygons as the engine does, one for each row of attributes."""
+    kinds = {str: ogr.OFTString, float: ogr.OFTReal, int: ogr.OFTInteger64}
+    source = ogr.GetDriverByName("GPKG").CreateDataSource(path)
+    reference_system = osr.SpatialReference()
+    reference_system.ImportFromEPSG(EPSG)
+    layer = source.CreateLayer("objects", reference_system, ogr.wkbPolygon)
+    for name, value in rows[0].items():
+        layer.CreateField(ogr.FieldDefn(name, kinds[type(value)]))
+    for row in rows:
+        feature = ogr.Feature(layer.GetLayerDefn())
+        x, y = WEST + row["object_id"] % SIDE, NORTH - 50
+        feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({x} {y}, {x + 1} {y}, {x + 1} {y + 1}, {x} {y}))"))
+        for name, value in row.items():
+            feature.SetField(name, value)
+        layer.CreateFeature(feature)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Replace the engine: the test says what a job gets for an answer, and finds the jobs in ``jobs``."""
+    from refsam_qgis.algorithms import base
+    from refsam_qgis.engine.job import from_dict
+
+    class Engine:
+        def __init__(self):
+            self.jobs = []
+
+        def answer(self, job):
+            raise NotImplementedError
+
+        def run(self, document, reporter):
+            job = from_dict(document)
+            self.jobs.append(job)
+            reporter.progress(0.5, "half", 100.0)
+            return self.answer(job)
+
+    instance = Engine()
+    monkeypatch.setattr(base, "shared_client", lambda: instance)
+    monkeypatch.setattr(base, "engine_python", lambda: Path("python"))
+    return instance
 
 
 @pytest.fixture(scope="session")

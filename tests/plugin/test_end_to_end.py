@@ -32,22 +32,55 @@ def qgis_process(engine_python, tmp_path_factory):
     return run
 
 
-def test_a_run_inside_qgis(algorithm, raster, references, context, feedback, untrained_checkpoint, engine_python):
-    results, ok = algorithm.run(
+def test_a_run_inside_qgis(provider, run, raster, references, context, untrained_checkpoint, engine_python):
+    results = run(
+        provider.algorithm("segmentbyreference").create(),
         {
             "INPUT": raster, "REFERENCES": references, "CLASS_FIELD": "fid", "CHECKPOINT": untrained_checkpoint,
             "DEVICE": "cpu", "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT",
         },
-        context,
-        feedback,
     )  # fmt: skip
-    assert ok, feedback.errors
     layer = context.getMapLayer(results["OUTPUT"])
     assert layer.featureCount() == results["OBJECT_COUNT"]
     assert results["DEVICE_USED"] == "cpu"
     mask, image = gdal.Open(results["MASK"]), gdal.Open(raster.source())
     assert (mask.RasterXSize, mask.RasterYSize) == (image.RasterXSize, image.RasterYSize)
     assert mask.GetGeoTransform() == image.GetGeoTransform()
+
+
+def test_a_reference_set_goes_over_a_folder_again_and_again(
+    provider, run, raster, references, context, feedback, untrained_checkpoint, engine_python, tmp_path
+):
+    refset, picture, folder = tmp_path / "squares.refset", tmp_path / "squares.png", tmp_path / "größe rasters"
+    built = run(
+        provider.algorithm("buildreferenceset").create(),
+        {
+            "RASTERS": [raster], "REFERENCES": references, "CLASS_FIELD": "fid", "NEGATIVES": references,
+            "OUTPUT": str(refset), "PICTURE": str(picture),
+        },
+    )  # fmt: skip
+    assert built["CLASSES"] == "blue square" and built["CHIP_COUNT"] >= 1
+    assert refset.stat().st_size > 0 and gdal.Open(str(picture)).RasterCount >= 3
+
+    folder.mkdir()
+    for name in ("one.tif", "two.tif"):
+        shutil.copy(raster.source(), folder / name)
+    (folder / "broken.tif").write_bytes(b"II*\0")
+    parameters = {
+        "INPUT_FOLDER": str(folder), "REFERENCE_SET": str(refset), "CHECKPOINT": untrained_checkpoint, "DEVICE": "cpu",
+        "OUTPUT_FOLDER": str(tmp_path / "out"), "OUTPUT": "TEMPORARY_OUTPUT", "FAILURES": "TEMPORARY_OUTPUT",
+    }  # fmt: skip
+    results = run(provider.algorithm("segmentfolder").create(), parameters)
+    assert [results[f"{name}_COUNT"] for name in ("DONE", "SKIPPED", "FAILED")] == [2, 0, 1]
+    found = context.getMapLayer(results["OUTPUT"])
+    assert found.featureCount() == results["OBJECT_COUNT"] and found.crs() == raster.crs()
+    assert {feature["source"] for feature in found.getFeatures()} <= {"one.tif", "two.tif"}
+    failure = next(context.getMapLayer(results["FAILURES"]).getFeatures())
+    assert failure["source"] == "broken.tif" and feedback.warnings == [f"broken.tif: {failure['reason']}"]
+
+    again = run(provider.algorithm("segmentfolder").create(), parameters)
+    assert [again[f"{name}_COUNT"] for name in ("DONE", "SKIPPED", "FAILED")] == [0, 2, 1]
+    assert again["OBJECT_COUNT"] == results["OBJECT_COUNT"] and again["DEVICE_USED"] == ""
 
 
 def test_qgis_process_writes_every_output(qgis_process, raster_path, references_path, untrained_checkpoint, tmp_path):

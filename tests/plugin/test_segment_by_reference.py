@@ -1,13 +1,7 @@
-"""``refsam:segmentbyreference`` inside QGIS; the engine is real where its results matter, recorded elsewhere."""
-
-import shutil
-from pathlib import Path
+"""``refsam:segmentbyreference`` inside QGIS; the engine's own results are tested elsewhere."""
 
 import pytest
-from osgeo import ogr
-from qgis.analysis import QgsNativeAlgorithms
 from qgis.core import (
-    QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsFeature,
@@ -25,58 +19,55 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from refsam_qgis.algorithms import base
-from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.job import from_dict
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+
+from .conftest import write_found
 
 PUBLIC = [
-    "INPUT", "REFERENCE_RASTER", "REFERENCES", "CLASS_FIELD", "ANNOTATION", "MODEL", "CHECKPOINT", "ADAPTERS", "METHOD",
-    "BANDS", "STRETCH", "EXTENT", "TILE_SIZE", "OVERLAP", "THRESHOLD", "MIN_AREA", "SIMPLIFY", "DEVICE", "OUTPUT",
-    "MASK", "PROBABILITY", "REPORT",
+    "INPUT", "REFERENCE_RASTER", "REFERENCES", "CLASS_FIELD", "ANNOTATION", "NEGATIVES", "REFERENCE_SET", "MODEL",
+    "CHECKPOINT", "ADAPTERS", "METHOD", "BANDS", "STRETCH", "EXTENT", "TILE_SIZE", "OVERLAP", "THRESHOLD", "SEPARATE",
+    "MIN_AREA", "FILL_HOLES", "SIMPLIFY", "RIGHT_ANGLES", "DEVICE", "OUTPUT", "MASK", "PROBABILITY", "REPORT",
 ]  # fmt: skip
 FIRST_RUN = {
-    "INPUT", "REFERENCES", "CLASS_FIELD", "REFERENCE_RASTER", "ANNOTATION", "OUTPUT", "MASK", "PROBABILITY", "REPORT",
+    "INPUT", "REFERENCES", "CLASS_FIELD", "REFERENCE_RASTER", "ANNOTATION", "REFERENCE_SET", "OUTPUT", "MASK",
+    "PROBABILITY", "REPORT",
 }  # fmt: skip
+FOUND = {"object_id": 3_000_000_001, "class": "blue square", "class_id": 1, "score": 0.75, "area_m2": 0.5}
 
 
 @pytest.fixture
-def recorded(monkeypatch, tmp_path):
-    """Replace the engine by one that notes the job, keeps its references, and answers with one polygon."""
-    jobs = []
-
-    class Client:
-        def run(self, document, reporter):
-            job = from_dict(document)
-            kept = tmp_path / "references.gpkg"
-            shutil.copy(job.references.vector, kept)
-            jobs.append((job, QgsVectorLayer(str(kept), "kept", "ogr")))
-            reporter.progress(0.5, "half", 100.0)
-            source = ogr.GetDriverByName("GPKG").CreateDataSource(job.outputs.polygons)
-            layer = source.CreateLayer("polygons", geom_type=ogr.wkbPolygon)
-            for name, kind in (("class", ogr.OFTString), ("score", ogr.OFTReal), ("area_m2", ogr.OFTReal)):
-                layer.CreateField(ogr.FieldDefn(name, kind))
-            row = ogr.Feature(layer.GetLayerDefn())
-            row.SetGeometry(ogr.CreateGeometryFromWkt("POLYGON((0 0, 1 0, 1 1, 0 0))"))
-            for name, value in (("class", "blue square"), ("score", 0.75), ("area_m2", 0.5)):
-                row.SetField(name, value)
-            layer.CreateFeature(row)
-            return {"object_count": 1, "device": "cpu"}
-
-    monkeypatch.setattr(base, "shared_client", Client)
-    monkeypatch.setattr(base, "engine_python", lambda: Path("python"))
-    yield jobs
-    jobs.clear()  # the class above keeps the list, and a layer must not outlive QGIS
+def algorithm(provider):
+    return provider.algorithm("segmentbyreference").create()
 
 
-def run(algorithm, parameters, context, feedback):
-    outputs = {"OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
-    ok, message = algorithm.checkParameterValues({**outputs, **parameters}, context)
-    if not ok:
-        raise QgsProcessingException(message)
-    results, ok = algorithm.run({**outputs, **parameters}, context, feedback)
-    if not ok:
-        raise QgsProcessingException("\n".join(feedback.errors))
-    return results
+@pytest.fixture
+def jobs(engine):
+    """The jobs of the runs; the engine answers each with one polygon."""
+
+    def answer(job):
+        write_found(job.outputs.polygons, [FOUND])
+        return {"object_count": 1, "device": "cpu"}
+
+    engine.answer = answer
+    return engine.jobs
+
+
+@pytest.fixture
+def segment(algorithm, run, raster, references):
+    """Run on the raster and the references, unless the test says otherwise."""
+    usual = {"INPUT": raster, "REFERENCES": references, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
+    return lambda **parameters: run(algorithm, {**usual, **parameters})
+
+
+@pytest.fixture
+def refset_path(tmp_path):
+    path = tmp_path / "ships.refset"
+    path.touch()
+    return str(path)
+
+
+def features_of(path):
+    return list(QgsVectorLayer(path, "marks", "ogr").getFeatures())
 
 
 def test_parameters_carry_their_public_names(algorithm):
@@ -91,153 +82,158 @@ def test_what_a_first_run_does_not_need_is_advanced(algorithm):
     assert advanced == set(PUBLIC) - FIRST_RUN
 
 
-def test_every_parameter_is_explained(algorithm):
-    assert [p.name() for p in algorithm.parameterDefinitions() if not p.help()] == []
-
-
-def test_enums_are_static_strings(algorithm):
-    enums = [p for p in algorithm.parameterDefinitions() if p.type() == "enum"]
-    assert len(enums) == 5 and all(p.usesStaticStrings() for p in enums)
-
-
-def test_runs_in_the_background(algorithm):
-    assert not algorithm.flags() & algorithm.Flag.FlagNoThreading
-    assert algorithm.flags() & algorithm.Flag.FlagCanCancel
-
-
-def test_is_listed_and_explains_when_the_engine_is_missing(provider, monkeypatch, tmp_path):
-    monkeypatch.delenv("REFSAM_ENGINE_PYTHON", raising=False)
-    monkeypatch.setenv("REFSAM_HOME", str(tmp_path))
-    assert [a.id() for a in provider.algorithms()] == ["refsam:segmentbyreference"]
-    possible, message = provider.algorithms()[0].canExecute()
-    assert not possible and "scripts/setup" in message and str(tmp_path) in message
-
-
-def test_provider_has_name_and_icon(provider):
-    assert provider.name() == "RefSAM" and not provider.icon().isNull()
-
-
-def test_defaults_make_the_default_job(algorithm, recorded, raster, references, context, feedback):
-    results = run(algorithm, {"INPUT": raster, "REFERENCES": references}, context, feedback)
-    job, _ = recorded[0]
+def test_defaults_make_the_default_job(segment, jobs, raster):
+    results = segment()
+    job = jobs[0]
     plain = type(job)(input=raster.source(), references=job.references, outputs=job.outputs)
     assert job == plain
-    assert (job.references.class_field, job.references.raster, job.references.annotation) == (None, None, "complete")
+    assert job.references == type(job.references)(vector=job.references.vector)
     assert (job.outputs.probability, job.outputs.report) == (None, None)
     assert (results["OBJECT_COUNT"], results["DEVICE_USED"]) == (1, "cpu")
     assert results["MASK"].endswith(".tif") and "PROBABILITY" not in results
 
 
-def test_polygons_arrive_with_their_attributes(algorithm, recorded, raster, references, context, feedback, tmp_path):
-    target = tmp_path / "größe.gpkg"
-    run(algorithm, {"INPUT": raster, "REFERENCES": references, "OUTPUT": str(target)}, context, feedback)
-    layer = QgsVectorLayer(str(target), "result", "ogr")
+@pytest.mark.parametrize("name", ["größe.gpkg", "größe.shp", "größe.geojson", "TEMPORARY_OUTPUT"])
+def test_polygons_arrive_with_their_attributes(segment, jobs, raster, context, tmp_path, name):
+    target = name if name == "TEMPORARY_OUTPUT" else str(tmp_path / name)
+    result = segment(OUTPUT=target)["OUTPUT"]
+    layer = context.takeResultLayer(result) or QgsVectorLayer(target, "result", "ogr")
     feature = next(layer.getFeatures())
-    assert (feature["class"], feature["score"], feature["area_m2"]) == ("blue square", 0.75, 0.5)
-    assert layer.crs() == raster.crs()
+    assert {name: feature[name] for name in FOUND} == FOUND
+    assert layer.crs() == raster.crs() or name.endswith("geojson")
 
 
-def test_every_parameter_reaches_the_job(algorithm, recorded, raster, references, context, feedback, tmp_path):
+def test_every_parameter_reaches_the_job(segment, jobs, raster, references, tmp_path):
     weights, adapters = tmp_path / "w.pth", tmp_path / "a.safetensors"
     weights.touch()
     adapters.touch()
-    run(
-        algorithm,
-        {
-            "INPUT": raster, "REFERENCES": references, "REFERENCE_RASTER": raster, "CLASS_FIELD": "fid",
-            "ANNOTATION": "partial", "MODEL": "vit_b", "CHECKPOINT": str(weights), "ADAPTERS": str(adapters),
-            "METHOD": "virefsam", "BANDS": [3, 2, 1], "STRETCH": "none",
-            "EXTENT": "391210,391250,5820500,5820590 [EPSG:32633]", "TILE_SIZE": 512, "OVERLAP": 25, "THRESHOLD": 0.4,
-            "MIN_AREA": 3, "SIMPLIFY": 1, "DEVICE": "cpu", "PROBABILITY": str(tmp_path / "p.tif"),
-            "REPORT": str(tmp_path / "r.json"),
-        },
-        context,
-        feedback,
+    segment(
+        REFERENCE_RASTER=raster, CLASS_FIELD="fid", ANNOTATION="partial", NEGATIVES=references, MODEL="vit_b",
+        CHECKPOINT=str(weights), ADAPTERS=str(adapters), METHOD="virefsam", BANDS=[3, 2, 1], STRETCH="none",
+        EXTENT="391210,391250,5820500,5820590 [EPSG:32633]", TILE_SIZE=512, OVERLAP=25, THRESHOLD=0.4, SEPARATE=0.2,
+        MIN_AREA=3, FILL_HOLES=2, SIMPLIFY=1, RIGHT_ANGLES=True, DEVICE="cpu", PROBABILITY=str(tmp_path / "p.tif"),
+        REPORT=str(tmp_path / "r.json"),
     )  # fmt: skip
-    job, kept = recorded[0]
+    job = jobs[0]
     assert job.model == type(job.model)("vit_b", str(weights), str(adapters), "virefsam", "cpu")
     assert (job.references.raster, job.references.annotation) == (raster.source(), "partial")
-    assert (job.bands, job.stretch, job.extent) == ((3, 2, 1), "none", (391210.0, 5820500.0, 391250.0, 5820590.0))
-    assert (job.tile_size, job.overlap, job.threshold, job.min_area, job.simplify) == (512, 25.0, 0.4, 3.0, 1.0)
+    assert job.raster == type(job.raster)((3, 2, 1), "none", 512, 25.0)
+    assert job.polygons == type(job.polygons)(3.0, 2.0, 1.0, True)
+    assert (job.threshold, job.separate) == (0.4, 0.2)
+    assert job.extent == (391210.0, 5820500.0, 391250.0, 5820590.0)
     assert (job.outputs.probability, job.outputs.report) == (str(tmp_path / "p.tif"), str(tmp_path / "r.json"))
-    assert [f[job.references.class_field] for f in kept.getFeatures()] == ["blue square"] * 2
+    assert [f[job.references.class_field] for f in features_of(job.references.vector)] == ["blue square"] * 2
+    assert len(features_of(job.references.negatives)) == 2
 
 
-def test_an_extent_in_another_crs_is_transformed(algorithm, recorded, raster, references, context, feedback):
+def test_a_reference_set_replaces_the_examples(segment, jobs, refset_path):
+    segment(REFERENCES=None, REFERENCE_SET=refset_path)
+    assert jobs[0].references == type(jobs[0].references)(refset=refset_path)
+
+
+def test_an_extent_in_another_crs_is_transformed(segment, jobs, raster):
     extent = raster.extent()
     to_degrees = QgsCoordinateTransform(
         raster.crs(), QgsCoordinateReferenceSystem("EPSG:4326"), QgsProject.instance().transformContext()
     )
     degrees = to_degrees.transformBoundingBox(extent)
-    text = f"{degrees.xMinimum()},{degrees.xMaximum()},{degrees.yMinimum()},{degrees.yMaximum()} [EPSG:4326]"
-    run(algorithm, {"INPUT": raster, "REFERENCES": references, "EXTENT": text}, context, feedback)
-    xmin, _, _, ymax = recorded[0][0].extent
+    segment(EXTENT=f"{degrees.xMinimum()},{degrees.xMaximum()},{degrees.yMinimum()},{degrees.yMaximum()} [EPSG:4326]")
+    xmin, _, _, ymax = jobs[0].extent
     # A box in degrees is a little larger than the one it came from.
     assert extent.xMinimum() - 10 < xmin <= extent.xMinimum() and extent.yMaximum() <= ymax < extent.yMaximum() + 10
 
 
-def test_only_selected_features_are_examples(algorithm, recorded, raster, references, context, feedback):
+def test_only_selected_features_are_examples(segment, jobs, references, context):
     references.select(1)
     QgsProject.instance().addMapLayer(references, False)
-    selected = QgsProcessingFeatureSourceDefinition(references.id(), selectedFeaturesOnly=True)
     context.setProject(QgsProject.instance())
-    run(algorithm, {"INPUT": raster, "REFERENCES": selected}, context, feedback)
-    assert recorded[0][1].featureCount() == 1
+    segment(REFERENCES=QgsProcessingFeatureSourceDefinition(references.id(), selectedFeaturesOnly=True))
+    assert len(features_of(jobs[0].references.vector)) == 1
 
 
-def test_filtered_features_are_left_out(algorithm, recorded, raster, references_path, context, feedback):
+def test_filtered_features_are_left_out(segment, jobs, references_path):
     layer = QgsVectorLayer(references_path, "filtered", "ogr")
     assert layer.setSubsetString("key = 1")
-    run(algorithm, {"INPUT": raster, "REFERENCES": layer}, context, feedback)
-    assert recorded[0][1].featureCount() == 1
+    segment(REFERENCES=layer)
+    assert len(features_of(jobs[0].references.vector)) == 1
+
+
+def test_the_copy_of_the_examples_carries_their_layers_name(segment, jobs, references):
+    references.setName('größe / "b"')
+    segment()
+    assert jobs[0].references.vector.endswith("größe _ _b_.gpkg")
 
 
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
-        ("Polygon?crs=EPSG:32633", "no features with a geometry"),
+        ("Polygon?crs=EPSG:32633", "examples 'layer' has no features with a geometry"),
         ("NoGeometry?field=a:string", "no features|no geometry"),
     ],
 )
-def test_useless_examples_are_explained(algorithm, recorded, raster, context, feedback, uri, sentence):
+def test_useless_examples_are_explained(segment, jobs, uri, sentence):
     layer = QgsVectorLayer(uri, "layer", "memory")
     if "NoGeometry" in uri:
         layer.dataProvider().addFeature(QgsFeature(layer.fields()))
     with pytest.raises(QgsProcessingException, match=sentence):
-        run(algorithm, {"INPUT": raster, "REFERENCES": layer}, context, feedback)
-    assert recorded == []
+        segment(REFERENCES=layer)
+    assert jobs == []
 
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
-    [({"BANDS": [1, 2]}, "2 bands are chosen"), ({"MODEL": "vit_b"}, "needs its SAM checkpoint")],
+    [
+        ({"BANDS": [1, 2]}, "2 bands are chosen"),
+        ({"BANDS": [1, 2, 4]}, "Band 4 is chosen but the raster has 3"),
+        ({"MODEL": "vit_b"}, "needs its SAM checkpoint"),
+        ({"REFERENCES": None}, "There are no examples; choose"),
+    ],
 )
-def test_values_that_cannot_work_are_refused(
-    algorithm, recorded, raster, references, context, feedback, parameters, sentence
-):
+def test_values_that_cannot_work_are_refused(segment, jobs, parameters, sentence):
     with pytest.raises(QgsProcessingException, match=sentence):
-        run(algorithm, {"INPUT": raster, "REFERENCES": references, **parameters}, context, feedback)
+        segment(**parameters)
+    assert jobs == []
 
 
-def test_a_raster_that_is_no_file_is_refused(algorithm, recorded, references, context, feedback, provider):
+def test_examples_beside_a_reference_set_are_refused(segment, jobs, refset_path):
+    with pytest.raises(QgsProcessingException, match="A reference set is chosen, and REFERENCES besides"):
+        segment(REFERENCE_SET=refset_path)
+
+
+def test_a_run_without_a_check_explains_as_well(algorithm, jobs, raster, context, feedback):
+    parameters = {"INPUT": raster, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
+    _, ok = algorithm.run(parameters, context, feedback)
+    assert not ok and "There are no examples" in feedback.errors[0]
+
+
+@pytest.mark.parametrize(("output", "source"), [("MASK", "INPUT"), ("OUTPUT", "REFERENCES")])
+def test_an_output_that_is_an_input_is_refused(segment, jobs, raster, references_path, output, source):
+    path = {"INPUT": raster.source(), "REFERENCES": references_path}[source]
+    with pytest.raises(QgsProcessingException, match=f"is both {source} and {output}"):
+        segment(**{"REFERENCES": references_path, output: path})
+    assert jobs == []
+
+
+def test_a_raster_that_is_no_file_is_refused(segment, jobs, context):
     web = QgsRasterLayer("type=xyz&url=file:///nowhere/{z}/{x}/{y}.png&zmax=1&zmin=0", "tiles", "wms")
     QgsProject.instance().addMapLayer(web, False)
     context.setProject(QgsProject.instance())
     with pytest.raises(QgsProcessingException, match="not a file"):
-        run(algorithm, {"INPUT": web.id(), "REFERENCES": references}, context, feedback)
+        segment(INPUT=web.id())
 
 
-def test_the_engines_sentence_is_the_error(
-    algorithm, recorded, raster, references, context, feedback, monkeypatch, tmp_path
-):
-    class Failing:
-        def run(self, document, reporter):
-            raise RefSAMError("memory", "Memory ran out; use a smaller tile size.")
+@pytest.mark.parametrize(
+    "error",
+    [RefSAMError("memory", "Memory ran out; use a smaller tile size."), JobCancelled("Cancelled; 7 tiles are kept.")],
+)
+def test_the_engines_sentence_is_the_error(segment, engine, tmp_path, error):
+    def answer(job):
+        raise error
 
-    monkeypatch.setattr(base, "shared_client", Failing)
+    engine.answer = answer
     target = tmp_path / "out.gpkg"
-    with pytest.raises(QgsProcessingException, match=r"^Memory ran out; use a smaller tile size\.$"):
-        run(algorithm, {"INPUT": raster, "REFERENCES": references, "OUTPUT": str(target)}, context, feedback)
+    with pytest.raises(QgsProcessingException, match=f"^{error}$"):
+        segment(OUTPUT=str(target))
     assert not target.exists()
 
 
@@ -248,16 +244,7 @@ def _fill_defaults(child, source):
             child.addParameterSources(parameter.name(), [source.fromStaticValue(parameter.defaultValue())])
 
 
-@pytest.fixture
-def native_algorithms(qgis_app):
-    registry = QgsApplication.processingRegistry()
-    native = QgsNativeAlgorithms()
-    registry.addProvider(native)
-    yield
-    registry.removeProvider(native)  # it must not outlive QGIS
-
-
-def test_its_outputs_chain_in_a_model(provider, native_algorithms, recorded, raster, references, context, feedback):
+def test_its_outputs_chain_in_a_model(provider, native_algorithms, jobs, raster, references, context, feedback):
     model = QgsProcessingModelAlgorithm("chain")
     model.addModelParameter(QgsProcessingParameterRasterLayer("raster"), QgsProcessingModelParameter("raster"))
     model.addModelParameter(QgsProcessingParameterFeatureSource("examples"), QgsProcessingModelParameter("examples"))

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from ..models.segmenter import IGNORE, Shots
+from ..models.segmenter import IGNORE, Shots, resize_logits
 
 
 def to_shots(images: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.uint8]]) -> Shots:
@@ -57,11 +56,7 @@ def from_square(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     Returns:
         ``(height, width)`` float32.
     """
-    side = max(height, width)
-    resized = logits.float()[None, None]
-    if logits.shape != (side, side):
-        resized = functional.interpolate(resized, (side, side), mode="bilinear", align_corners=False)
-    cropped: NDArray[np.float32] = resized[0, 0, :height, :width].cpu().numpy()
+    cropped: NDArray[np.float32] = resize_logits(logits[None], max(height, width))[0, :height, :width].numpy()
     return cropped
 
 

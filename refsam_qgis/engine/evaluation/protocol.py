@@ -17,8 +17,9 @@ from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..image_folder import CROP, MIN_PIXELS, ImageFolder, scan_folder
 from ..job import ModelOptions, ProtocolJob
-from ..models.checkpoints import describe_model, load_segmenter
+from ..models.checkpoints import load_segmenter
 from ..models.segmenter import ReferenceSegmenter
+from ..models.weight_files import describe_model
 from ..rasters.outputs import OutputFiles, disk_errors
 from .episodes import Episode, draw_episodes
 from .metrics import FewShotMetrics

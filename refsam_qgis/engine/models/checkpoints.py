@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,16 +18,7 @@ from .sam import build_sam
 from .segmenter import ReferenceSegmenter
 from .training_free import TrainingFreeSegmenter
 from .virefsam import ViRefSAM, ViRefSAMSegmenter
-
-BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints"
-COMPACT_SAM = BUNDLED / "compact_sam.safetensors"
-COMPACT_ADAPTERS = BUNDLED / "compact_adapters.safetensors"
-PUBLISHED = {
-    "vit_b": "sam_vit_b_01ec64.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_h": "sam_vit_h_4b8939.pth",
-}
-"""File names under which Meta publishes SAM's checkpoints."""
+from .weight_files import adapters_path, checkpoint_path, require_file, resolve_method
 
 
 def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
@@ -54,38 +42,6 @@ def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
     return ViRefSAMSegmenter(load_adapters(sam, adapters).to(device))
 
 
-def resolve_method(options: ModelOptions) -> str:
-    """Turn ``auto`` into the method that the weights at hand allow."""
-    if options.method != "auto":
-        return options.method
-    return "virefsam" if adapters_path(options) is not None else "training_free"
-
-
-def adapters_path(options: ModelOptions) -> Path | None:
-    """The adapters file of a job: the one named, or the bundled one for the bundled compact model."""
-    if options.adapters is not None:
-        return Path(options.adapters)
-    bundled = options.model == "compact" and options.checkpoint is None and COMPACT_ADAPTERS.is_file()
-    return COMPACT_ADAPTERS if bundled else None
-
-
-def checkpoint_path(options: ModelOptions) -> Path:
-    """The SAM checkpoint of a job.
-
-    Raises:
-        RefSAMError: With code ``checkpoint`` when none was named and none is bundled.
-    """
-    if options.checkpoint is not None:
-        return Path(options.checkpoint)
-    if options.model == "compact":
-        return COMPACT_SAM
-    raise RefSAMError(
-        "checkpoint",
-        f"Model '{options.model}' needs its SAM checkpoint: download {PUBLISHED[options.model]} from the "
-        "segment-anything project and choose it as CHECKPOINT, or use the model 'compact'.",
-    )
-
-
 def load_sam(options: ModelOptions) -> nn.Module:
     """Build SAM and load its checkpoint, checking every key and shape."""
     path = checkpoint_path(options)
@@ -97,7 +53,7 @@ def load_sam(options: ModelOptions) -> nn.Module:
 
 def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
     """Put trained prompt encoder and adapters around a SAM."""
-    _require_file(path)
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -113,7 +69,7 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dictionary from ``.safetensors`` or from SAM's ``.pth``, never running code from the file."""
-    _require_file(path)
+    require_file(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -158,43 +114,6 @@ def choose_device(name: str) -> torch.device:
     if not available.get(kind, False):
         raise RefSAMError("environment", f"Device '{name}' is not available on this machine; use 'auto' or 'cpu'.")
     return torch.device(name)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a checkpoint, as hexadecimal digits."""
-    _require_file(path)
-    stat = path.stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=16)
-def _digest(path: Path, modified: int, size: int) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
-
-
-def describe_model(options: ModelOptions) -> dict[str, Any]:
-    """Model, method and digests of the weights of a job, for its report."""
-    method = resolve_method(options)
-    checkpoint = checkpoint_path(options)
-    adapters = adapters_path(options) if method == "virefsam" else None
-    return {
-        "model": options.model,
-        "method": method,
-        "checkpoint": checkpoint.name,
-        "checkpoint_sha256": digest(checkpoint),
-        "adapters": adapters.name if adapters is not None else None,
-        "adapters_sha256": digest(adapters) if adapters is not None else None,
-    }
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        remedy = "install RefSAM again" if path.parent == BUNDLED else "choose the file again"
-        raise RefSAMError("checkpoint", f"Checkpoint '{path}' does not exist; {remedy}.")
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:

@@ -29,6 +29,25 @@ class Prototypes:
         """Repeat one episode's prototypes over a batch of targets."""
         return Prototypes(self.vectors.expand(batch, -1, -1), self.valid.expand(batch, -1), self.shots)
 
+    def dump(self) -> dict[str, Tensor]:
+        """Return tensors on the CPU from which `restore` makes the same prototypes."""
+        return {
+            "vectors": self.vectors.cpu().contiguous(),
+            "valid": self.valid.cpu().contiguous(),
+            "shots": torch.tensor(self.shots),
+        }
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], device: torch.device) -> Prototypes:
+        """Undo `dump`.
+
+        Raises:
+            ValueError: If the tensors are those of something else.
+        """
+        if not {"vectors", "valid", "shots"} <= set(tensors):
+            raise ValueError("the tensors are no prototypes")
+        return cls(tensors["vectors"].to(device), tensors["valid"].to(device), int(tensors["shots"]))
+
 
 def compute_prototypes(
     features: Tensor, masks: Tensor, cells: int, generator: torch.Generator | None = None

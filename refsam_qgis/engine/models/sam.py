@@ -1,7 +1,7 @@
 """SAM from segment_anything's own modules, frozen: the published sizes and RefSAM's compact one.
 
 `segment_anything.__init__` imports torchvision, which its model code does not need and which is not part of the
-engine's environment. `segment_anything_modules` therefore loads its two torch-only parts through a bare package entry
+engine's environment. `segment_anything_modules` therefore loads its torch-only parts through a bare package entry
 and takes that entry away again, so that whoever imports the real package later gets the real package.
 """
 
@@ -44,10 +44,10 @@ COMPACT = {
 
 @lru_cache(maxsize=1)
 def segment_anything_modules() -> types.SimpleNamespace:
-    """Load `segment_anything.build_sam` and `segment_anything.modeling` without torchvision.
+    """Load `segment_anything.build_sam`, `.modeling` and `.utils.amg` (automatic masks) without torchvision.
 
     Returns:
-        A namespace with ``build_sam`` and ``modeling``.
+        A namespace with ``build_sam``, ``modeling`` and ``amg``.
 
     Raises:
         RefSAMError: With code ``environment`` when segment_anything is not installed.
@@ -61,6 +61,7 @@ def segment_anything_modules() -> types.SimpleNamespace:
         return types.SimpleNamespace(
             build_sam=importlib.import_module("segment_anything.build_sam"),
             modeling=importlib.import_module("segment_anything.modeling"),
+            amg=importlib.import_module("segment_anything.utils.amg"),
         )
 
 

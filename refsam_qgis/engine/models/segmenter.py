@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BACKGROUND = 0
 """Mask value of pixels known not to be of the class."""
@@ -63,4 +64,24 @@ class ReferenceSegmenter(Protocol):
         """
 
     def segment(self, encoding: Any, reference: Any) -> Tensor:
-        """Return the logits ``(B, T, T)`` float32 of one described class on encoded targets."""
+        """Return the logits of one described class on encoded targets.
+
+        Returns:
+            ``(B, h, w)`` float32 on the CPU at the model's own resolution; `resize_logits` brings them to the tile's.
+        """
+
+
+def resize_logits(logits: Tensor, side: int) -> Tensor:
+    """Scale logits (never labels) to the side of their tile.
+
+    Args:
+        logits: ``(B, h, w)`` float of square tiles.
+        side: Side T in pixels.
+
+    Returns:
+        ``(B, T, T)`` float32 on the CPU.
+    """
+    own = logits.float().cpu()
+    if own.shape[-2:] == (side, side):
+        return own
+    return F.interpolate(own[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]

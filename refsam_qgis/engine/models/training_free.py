@@ -19,7 +19,7 @@ from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
 from .sam import GRID, PATCH, freeze
 from .segmenter import FOREGROUND, UNMARKED, Shots
-from .virefsam import FrozenEncoding, encode_shots, encode_tiles, resize_logits
+from .virefsam import FrozenEncoding, encode_shots, encode_tiles
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,20 @@ class TrainingFreeSegmenter:
 
     @torch.inference_mode()
     def segment(self, encoding: FrozenEncoding, reference: CalibratedPrototypes) -> Tensor:
-        """Logits ``(B, T, T)`` of one class."""
+        """Logits ``(B, 4h, 4w)`` of one class."""
         prior = self._prior(encoding.features, reference.prototypes) - reference.threshold
         logits = torch.stack([self._decode_components(encoding.features[i : i + 1], p) for i, p in enumerate(prior)])
-        return resize_logits(logits, encoding.side)
+        return logits.float().cpu()
+
+    def dump_reference(self, reference: CalibratedPrototypes) -> dict[str, Tensor]:
+        """Return the prototypes and their threshold as tensors to store."""
+        return {**reference.prototypes.dump(), "threshold": torch.tensor(reference.threshold, dtype=torch.float64)}
+
+    def restore_reference(self, tensors: dict[str, Tensor]) -> CalibratedPrototypes:
+        """Return stored prototypes with their threshold."""
+        if "threshold" not in tensors:
+            raise ValueError("the tensors hold no threshold")
+        return CalibratedPrototypes(Prototypes.restore(tensors, self.device), float(tensors["threshold"]))
 
     def _prior(self, features: Tensor, prototypes: Prototypes) -> Tensor:
         return compute_pseudo_mask(features, prototypes.expand(features.shape[0]), self.config.sharpness).logits

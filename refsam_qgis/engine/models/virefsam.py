@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .config import ViRefSAMConfig
 from .decoder import decode
@@ -27,12 +26,10 @@ class FrozenEncoding:
     Attributes:
         pixels: ``(B, 3, S, S)`` normalised input.
         features: ``(B, 256, h, w)`` frozen image embedding.
-        side: Side T of the tiles before they were scaled to S.
     """
 
     pixels: Tensor
     features: Tensor
-    side: int
 
 
 class ViRefSAM(nn.Module):
@@ -122,9 +119,17 @@ class ViRefSAMSegmenter:
 
     @torch.inference_mode()
     def segment(self, encoding: FrozenEncoding, reference: Prototypes) -> Tensor:
-        """Logits ``(B, T, T)`` of one class."""
-        logits, _, _ = self.model(encoding, reference.expand(encoding.features.shape[0]))
-        return resize_logits(logits, encoding.side)
+        """Logits ``(B, 4h, 4w)`` of one class."""
+        logits: Tensor = self.model(encoding, reference.expand(encoding.features.shape[0]))[0]
+        return logits.float().cpu()
+
+    def dump_reference(self, reference: Prototypes) -> dict[str, Tensor]:
+        """Return the prototypes as tensors to store."""
+        return reference.dump()
+
+    def restore_reference(self, tensors: dict[str, Tensor]) -> Prototypes:
+        """Return stored prototypes."""
+        return Prototypes.restore(tensors, self.device)
 
 
 def encode_shots(sam: Any, shots: Shots, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -139,13 +144,7 @@ def encode_shots(sam: Any, shots: Shots, device: torch.device) -> tuple[Tensor, 
 def encode_tiles(sam: Any, images: Tensor, valid: Tensor, device: torch.device) -> FrozenEncoding:
     """Scale, normalise and pad tiles as SAM does, and run its frozen encoder."""
     pixels = normalise(images.to(device), valid.to(device), sam)
-    return FrozenEncoding(pixels, encode(sam.image_encoder, pixels), images.shape[-1])
-
-
-def resize_logits(logits: Tensor, side: int) -> Tensor:
-    """Scale ``(B, h, w)`` logits (never labels) to the tile's own side, as float32 on the CPU."""
-    scaled = F.interpolate(logits[:, None].float(), size=(side, side), mode="bilinear", align_corners=False)
-    return scaled[:, 0].cpu()
+    return FrozenEncoding(pixels, encode(sam.image_encoder, pixels))
 
 
 def _grid_masks(masks: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ MAX_GEODESIC_EDGE = 1000.0
 """Longest edge, in metres, taken for a geodesic; longer ones are split first, as straight lines on a map are none."""
 
 
+MAX_LONGITUDE_STEP = math.radians(0.05)
+"""Longest edge, in radians of longitude, of polygons that are measured all at once."""
+
+
 class GroundMeasure:
     """Measures lengths and areas of map coordinates on the ground.
 
@@ -30,10 +34,12 @@ class GroundMeasure:
     def __init__(self, crs: CRS | None) -> None:
         self._unit = 1.0
         self._geod: pyproj.Geod | None = None
+        self._geographic = False
         if crs is None:
             return
         horizontal = pyproj.CRS.from_user_input(crs).to_2d()
-        if not horizontal.is_geographic:
+        self._geographic = bool(horizontal.is_geographic)
+        if not self._geographic:
             self._unit = float(horizontal.axis_info[0].unit_conversion_factor)
         if horizontal.geodetic_crs is not None:
             self._geod = horizontal.get_geod()
@@ -50,6 +56,22 @@ class GroundMeasure:
                 return size
         return math.sqrt(abs(transform.determinant)) * self._unit
 
+    def aspects(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how long a map unit along x is on the ground, in units along y, at each point.
+
+        It is 1 on projected maps, which are drawn so that angles look right.
+
+        Args:
+            points: ``(N, 2)`` map coordinates.
+        """
+        if self._geod is None or not self._geographic:
+            return np.ones(len(points))
+        latitude = np.radians(self._to_geodetic.transform(*points.T)[1])
+        # Radius of the parallel over that of curvature along the meridian.
+        aspects: NDArray[np.float64]
+        aspects = np.cos(latitude) * (1 - self._geod.es * np.sin(latitude) ** 2) / (1 - self._geod.es)
+        return aspects
+
     def areas(self, polygons: NDArray[Any]) -> NDArray[np.float64]:
         """Return the area in square metres of each polygon.
 
@@ -60,9 +82,43 @@ class GroundMeasure:
         if self._geod is None or len(polygons) == 0:
             return planar
         # PROJ subtracts holes only where they run against the outer ring.
-        rings = shapely.transform(shapely.orient_polygons(polygons), self._to_geodetic.transform, interleaved=False)
-        areas = np.array([abs(self._geod.geometry_area_perimeter(polygon)[0]) for polygon in rings])
+        on_globe = shapely.transform(
+            shapely.orient_polygons(polygons), self._to_geodetic.transform, interleaved=False
+        )
+        areas, exact = self._equal_area(on_globe)
+        for i in np.flatnonzero(~exact):
+            areas[i] = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
         return np.where(np.isfinite(areas), areas, planar)
+
+    def _equal_area(self, polygons: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Measure oriented polygons in degrees all at once on a cylindrical equal-area map of the ellipsoid.
+
+        Returns:
+            The area of each, and whether it can be trusted: edges must be short in longitude for their image on that
+            map to be straight, which they are not near a pole.
+        """
+        assert self._geod is not None
+        parts, part_owners = shapely.get_parts(polygons, return_index=True)
+        rings, ring_parts = shapely.get_rings(parts, return_index=True)
+        owners = part_owners[ring_parts]
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        along = np.radians(points[:, 0])
+        sine = np.sin(np.radians(points[:, 1]))
+        e = math.sqrt(self._geod.es)
+        # Height on the equal-area cylinder, in units of half the squared semi-major axis over radians of longitude.
+        height = 2 * sine
+        if e > 0:
+            height = (1 - e * e) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
+        first = np.flatnonzero(np.diff(ring, prepend=-1))
+        height -= height[first][ring]  # keeps the digits of small polygons
+        step = np.diff(along)
+        step = (step + math.pi) % (2 * math.pi) - math.pi
+        same = ring[1:] == ring[:-1]
+        strips = np.where(same, -step * (height[1:] + height[:-1]) / 2, 0.0) * self._geod.a**2 / 2
+        areas = np.abs(np.bincount(owners[ring[:-1]], strips, minlength=len(polygons)))
+        wide = same & ~(np.abs(step) <= MAX_LONGITUDE_STEP)
+        exact = np.bincount(owners[ring[:-1]], wide, minlength=len(polygons)) == 0
+        return areas, exact
 
     def split_edges(self, polygons: NDArray[Any], transform: Affine, gsd: float) -> NDArray[Any]:
         """Split edges longer than `MAX_GEODESIC_EDGE` (but no shorter than a pixel) in map coordinates.
@@ -73,5 +129,9 @@ class GroundMeasure:
             gsd: The raster's ground sample distance in metres.
         """
         pixels = max(1.0, MAX_GEODESIC_EDGE / gsd)
-        split: NDArray[Any] = shapely.segmentize(polygons, pixels * math.sqrt(abs(transform.determinant)))
+        longest = pixels * math.sqrt(abs(transform.determinant))
+        west, south, east, north = shapely.bounds(polygons).reshape(-1, 4).T
+        large = np.hypot(east - west, north - south) > longest
+        split: NDArray[Any] = polygons.copy()
+        split[large] = shapely.segmentize(polygons[large], longest)
         return split

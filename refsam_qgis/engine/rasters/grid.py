@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from ..errors import RefSAMError
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -124,3 +126,31 @@ class Extent:
         xmin, ymin, xmax, ymax = self.bounds
         inside: NDArray[np.bool_] = (x >= xmin) & (x <= xmax) & (y >= ymin) & (y <= ymax)
         return inside
+
+
+def target_window(
+    bounds: tuple[float, float, float, float] | None, path: str, transform: Affine, width: int, height: int
+) -> tuple[Window, Extent | None]:
+    """Return the window of a raster that a job is about, and its extent if it has one.
+
+    Args:
+        bounds: ``(xmin, ymin, xmax, ymax)`` in map units; ``None`` for the whole raster.
+        path: Of the raster, for the message.
+        transform: Its pixel-to-map transform.
+        width: In pixels.
+        height: In pixels.
+
+    Raises:
+        RefSAMError: With code ``input`` when there is no pixel in it.
+    """
+    if bounds is None:
+        return Window(0, 0, width, height), None
+    extent = Extent(bounds, transform)
+    window = extent.window(width, height)
+    if window is None:
+        raise RefSAMError(
+            "input",
+            f"Extent {', '.join(f'{v:g}' for v in bounds)} holds no pixel of raster '{path}'; give xmin, ymin, xmax, "
+            "ymax in the raster's CRS.",
+        )
+    return window, extent

@@ -10,16 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from filelock import BaseFileLock, FileLock, Timeout
 from rasterio.errors import RasterioError
 
 from ..errors import RefSAMError
+
+PREFIX = ".refsam-"
+"""Start of the names of the hidden folders."""
+LOCK = ".lock"
+"""File in a hidden folder that its process holds locked as long as it lives."""
 
 
 class OutputFiles:
     """Paths to write to while a job runs, which take their final names together; a context manager.
 
     Files are written in a hidden folder beside their final place, so that renaming them is atomic. Leaving the context
-    without `commit` deletes them.
+    without `commit` deletes them. A process that is killed cannot; the next one that writes there does it in its stead.
 
     Args:
         paths: Final path of each output by its name; ``None`` for an output left out.
@@ -39,12 +45,14 @@ class OutputFiles:
             _check(path, suffixes[name], taken)
             taken.append(os.path.realpath(path))
         self._folders: dict[Path, Path] = {}
+        self._locks: list[BaseFileLock] = []
 
     def __enter__(self) -> OutputFiles:
         try:
             for folder in {path.parent for path in self._final.values()}:
                 with disk_errors(str(folder)):
-                    self._folders[folder] = Path(tempfile.mkdtemp(prefix=".refsam-", dir=folder))
+                    _sweep(folder)
+                    self._folders[folder] = self._make_aside(folder)
         except BaseException:
             self._discard()
             raise
@@ -71,9 +79,39 @@ class OutputFiles:
                 os.replace(self._folders[path.parent] / path.name, path)
         return {name: str(path) for name, path in self._final.items()}
 
+    def _make_aside(self, folder: Path) -> Path:
+        while True:
+            aside = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+            lock = FileLock(aside / LOCK)
+            try:
+                lock.acquire(blocking=False)
+            except (Timeout, FileNotFoundError):
+                continue  # another process swept it in the instant before it was locked
+            except OSError:  # a disk without locks: nobody can tell whether we live, so nobody may sweep
+                (aside / LOCK).unlink(missing_ok=True)
+                return aside
+            if (aside / LOCK).exists():
+                self._locks.append(lock)
+                return aside
+
     def _discard(self) -> None:
+        for lock in self._locks:
+            lock.release()
         for aside in self._folders.values():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the hidden folders of processes that are gone."""
+    for path in folder.glob(f"{PREFIX}*/{LOCK}"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except OSError:
+            continue  # its process lives, or another one sweeps, or nobody can tell
+        shutil.rmtree(path.parent, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(path.parent, ignore_errors=True)  # Windows deletes no open file
 
 
 @contextmanager

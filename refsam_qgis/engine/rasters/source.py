@@ -75,6 +75,11 @@ class RasterSource:
         """One-based indices of the bands taken: three, or one for grey or a palette."""
         return self._bands
 
+    @property
+    def limits(self) -> list[list[float]] | None:
+        """Values of each band that become 0 and 255; ``None`` when nothing is stretched."""
+        return None if self._limits is None else [[float(value) for value in band] for band in self._limits]
+
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a window that may stick out of the raster.
 
@@ -121,13 +126,19 @@ class RasterSource:
         return values, valid & np.isfinite(values).all(axis=0)
 
     def _percentiles(self) -> NDArray[np.float64]:
-        """Return the lower and upper limit of each band, ``(1 or 3, 2)``."""
+        """Return the lower and upper limit of each band, ``(1 or 3, 2)``.
+
+        Pixels that are 0 in all bands do not count, as rasters often have a black border that nodata does not tell of.
+        """
         shrink = max(1.0, max(self.width, self.height) / STATISTICS_SIDE)
         shape = (max(1, round(self.height / shrink)), max(1, round(self.width / shrink)))
         values, valid = self._read_native(Window(0, 0, self.width, self.height), shape)
         if not valid.any():
             return np.tile([0.0, 255.0], (len(values), 1))
-        limits: NDArray[np.float64] = np.percentile(values[:, valid], STRETCH_PERCENTILES, axis=1).T.astype(np.float64)
+        counted = values[:, valid & (values != 0).any(axis=0)]
+        if not (counted != counted[:, :1]).any():  # 0 and one other value, as in a mask: 0 is half of the contrast
+            counted = values[:, valid]
+        limits: NDArray[np.float64] = np.percentile(counted, STRETCH_PERCENTILES, axis=1).T.astype(np.float64)
         return limits
 
     def _to_8_bit(self, values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -18,10 +18,11 @@ from rasterio.transform import Affine
 from scipy.ndimage import label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from .geodesy import GroundMeasure
+from ..job import PolygonOptions
+from .holes import filled_areas
+from .objects import ObjectTable, PixelGrid
 
 
 @dataclass
@@ -41,44 +42,19 @@ class _Object:
         self.parts += other.parts
 
 
-@dataclass(frozen=True)
-class ObjectTable:
-    """Objects ordered from top to bottom, then left to right, by their first pixel.
-
-    Attributes:
-        polygons: ``(N,)`` shapely polygons in map coordinates.
-        class_ids: ``(N,)`` ints.
-        scores: ``(N,)`` mean probability in 0..1.
-        areas: ``(N,)`` square metres on the ellipsoid.
-    """
-
-    polygons: NDArray[Any]
-    class_ids: NDArray[np.int32]
-    scores: NDArray[np.float64]
-    areas: NDArray[np.float64]
-
-
 class Vectoriser:
     """Collects the objects of a class raster given in blocks of rows from top to bottom.
 
     Memory holds the objects kept, not the pixels.
 
     Args:
-        transform: Pixel-to-map transform of the class raster.
-        measure: Measures areas in the raster's CRS.
-        gsd: Ground sample distance in metres.
-        min_area: Smallest object kept, in square metres.
-        simplify: Tolerance in map units; 0 keeps the pixel outline. Borders shared by neighbours stay shared.
+        grid: The raster's pixels.
+        options: Objects that `finish_objects` would find too small in any case are left out at once.
     """
 
-    def __init__(
-        self, transform: Affine, measure: GroundMeasure, gsd: float, min_area: float = 0.0, simplify: float = 0.0
-    ) -> None:
-        self._transform = transform
-        self._measure = measure
-        self._gsd = gsd
-        self._min_area = min_area
-        self._simplify = simplify
+    def __init__(self, grid: PixelGrid, options: PolygonOptions) -> None:
+        self._grid = grid
+        self._options = options
         self._open: list[_Object] = []
         # Index into the open objects of each pixel of the last row seen, -1 where there is none.
         self._border: NDArray[np.intp] | None = None
@@ -104,21 +80,17 @@ class Vectoriser:
         self._row += len(class_ids)
 
     def finish(self) -> ObjectTable:
-        """Close what is still open and return all objects."""
+        """Close what is still open and return all objects with their pixel outlines."""
         self._close(self._open)
         self._open, self._border = [], None
         objects = sorted(self._closed, key=lambda entry: entry[0].first)
-        polygons = np.array([polygon for _, polygon, _ in objects], dtype=object)
-        areas = np.array([area for _, _, area in objects], dtype=np.float64)
-        if self._simplify > 0 and len(objects):
-            polygons, origin = self._simplified(polygons)
-            objects = [objects[i] for i in origin]
-            areas = self._areas(polygons)
+        first = np.array([item.first for item, _, _ in objects], dtype=np.int64).reshape(-1, 2)
         return ObjectTable(
-            polygons,
+            np.array([polygon for _, polygon, _ in objects], dtype=object),
+            self._grid.object_ids(first[:, 0], first[:, 1]),
             np.array([item.class_id for item, _, _ in objects], dtype=np.int32),
             np.array([item.score_sum / item.pixels for item, _, _ in objects], dtype=np.float64),
-            areas,
+            np.array([area for _, _, area in objects], dtype=np.float64),
         )
 
     def _join(self, first_row: NDArray[np.int32], found: Sequence[_Object]) -> tuple[NDArray[np.intp], list[_Object]]:
@@ -152,33 +124,13 @@ class Vectoriser:
     def _close(self, objects: list[_Object]) -> None:
         """Keep the finished objects that are large enough."""
         outlines = [_outline(item.parts) for item in objects]
-        polygons = self._to_map(np.array(outlines, dtype=object))
-        for item, polygon, area in zip(objects, polygons, self._areas(polygons), strict=True):
+        polygons = self._grid.to_map(np.array(outlines, dtype=object))
+        areas = self._grid.areas(polygons)
+        large = filled_areas(polygons, areas, self._grid, self._options.fill_holes) >= self._options.min_area
+        for item, polygon, area, kept in zip(objects, polygons, areas, large, strict=True):
             item.parts = []
-            if area >= self._min_area:
+            if kept:
                 self._closed.append((item, polygon, float(area)))
-
-    def _to_map(self, polygons: NDArray[Any]) -> NDArray[Any]:
-        a, b, c, d, e, f = tuple(self._transform)[:6]
-        moved: NDArray[Any] = shapely.transform(
-            polygons, lambda x, y: (a * x + b * y + c, d * x + e * y + f), interleaved=False
-        )
-        return moved
-
-    def _areas(self, polygons: NDArray[Any]) -> NDArray[np.float64]:
-        return self._measure.areas(self._measure.split_edges(polygons, self._transform, self._gsd))
-
-    def _simplified(self, polygons: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        """Return simplified single polygons and, for each, the index of the object it came from."""
-        pixels = shapely.transform(polygons, lambda x, y: ~self._transform * (x, y), interleaved=False)
-        # Borders count as shared only where both sides have the same vertices: put one at every pixel corner.
-        noded = shapely.transform(shapely.segmentize(pixels, 1.0), np.rint)
-        simple = shapely.coverage_simplify(self._to_map(noded), self._simplify)
-        invalid = ~shapely.is_valid(simple)
-        simple[invalid] = shapely.make_valid(simple[invalid])
-        parts, origin = shapely.get_parts(simple, return_index=True)
-        kept = (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & (shapely.area(parts) > 0)
-        return parts[kept], origin[kept]
 
 
 def _label(
@@ -202,9 +154,34 @@ def _label(
         _Object(class_id, (top + int(first[i]) // width, int(first[i]) % width), int(pixels[i]), float(sums[i]))
         for i, class_id in enumerate(classes, 1)
     ]
-    for outline, value in shapes(labels, labels > 0, connectivity=4, transform=Affine.translation(0, top)):
-        objects[int(value) - 1].parts.append(shape(outline))
+    for polygon, value in zip(*pixel_outlines(labels, Affine.translation(0, top)), strict=True):
+        objects[value - 1].parts.append(polygon)
     return labels, objects
+
+
+def pixel_outlines(labels: NDArray[np.int32], transform: Affine) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the pixel outline of each 4-connected part of equal labels above 0, and its label.
+
+    Args:
+        labels: ``(h, w)``.
+        transform: From pixels of `labels` to the coordinates wanted.
+    """
+    corners: list[tuple[float, float]] = []
+    ring_sizes: list[int] = []
+    ring_counts: list[int] = []
+    values: list[int] = []
+    for outline, value in shapes(labels, labels > 0, connectivity=4, transform=transform):
+        rings = outline["coordinates"]
+        for ring in rings:
+            corners += ring
+            ring_sizes.append(len(ring))
+        ring_counts.append(len(rings))
+        values.append(int(value))
+    if not values:
+        return np.array([], dtype=object), np.array([], dtype=np.intp)
+    # All at once: shapely is slow at making polygons one by one.
+    rings = shapely.linearrings(np.array(corners), indices=np.repeat(np.arange(len(ring_sizes)), ring_sizes))
+    return shapely.polygons(rings, indices=np.repeat(np.arange(len(ring_counts)), ring_counts)), np.array(values)
 
 
 def _outline(parts: list[BaseGeometry]) -> BaseGeometry:

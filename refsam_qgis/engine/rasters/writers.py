@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pyproj
 import rasterio
 from numpy.typing import NDArray
@@ -20,13 +21,22 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
+from .objects import ObjectTable
 from .outputs import disk_errors
-from .vectorise import ObjectTable
 
 MASK_NODATA = 255
 PROBABILITY_NODATA = -1.0
 LAYER = "objects"
 BLOCK = 256
+COLUMNS: dict[str, type] = {
+    "object_id": np.int64,
+    "class": object,
+    "class_id": np.int32,
+    "score": np.float64,
+    "stability": np.float64,
+    "area_m2": np.float64,
+}
+"""Fields of polygon layers; names of at most ten characters and types that Shapefile and memory layers know too."""
 COLOURS = (
     (230, 85, 13), (49, 130, 189), (49, 163, 84), (222, 45, 138), (253, 208, 23), (117, 107, 177), (20, 180, 180),
 )  # fmt: skip
@@ -141,21 +151,94 @@ def write_polygons(path: str, table: ObjectTable, classes: Sequence[str], crs: C
     Raises:
         RefSAMError: With code ``disk``.
     """
-    frame = gpd.GeoDataFrame(
-        {
-            "object_id": np.arange(1, len(table.polygons) + 1, dtype=np.int32),
-            "class": np.array([classes[i - 1] for i in table.class_ids], dtype=object),
-            "class_id": table.class_ids,
-            "score": table.scores,
-            "area_m2": table.areas,
-        },
-        geometry=gpd.GeoSeries(table.polygons),
+    columns = {
+        "object_id": table.object_ids,
+        "class": np.array([classes[i - 1] for i in table.class_ids], dtype=object),
+        "class_id": table.class_ids,
+        "score": table.scores,
+        "area_m2": table.areas,
+    }
+    _write_layer(path, _frame(columns, table.polygons, crs), "Polygon")
+
+
+def write_prompted(
+    path: str,
+    polygons: NDArray[Any],
+    object_ids: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    stabilities: NDArray[np.float64],
+    areas: NDArray[np.float64],
+    crs: CRS | None,
+) -> None:
+    """Write the layer `LAYER` of a GeoPackage: object_id, score, stability, area_m2; valid without an object too.
+
+    Args:
+        path: File to write.
+        polygons: ``(N,)`` shapely polygons or multipolygons; the layer holds multipolygons.
+        object_ids: ``(N,)`` ints.
+        scores: ``(N,)`` IoU that SAM predicts, in 0..1.
+        stabilities: ``(N,)`` stability scores in 0..1.
+        areas: ``(N,)`` square metres.
+        crs: CRS of the polygons.
+
+    Raises:
+        RefSAMError: With code ``disk``.
+    """
+    columns = {"object_id": object_ids, "score": scores, "stability": stabilities, "area_m2": areas}
+    _write_layer(path, _frame(columns, polygons, crs), "MultiPolygon")
+
+
+def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None) -> int:
+    """Write the layers of several files that `write_polygons` made into one, with their ``source``.
+
+    One file is in memory at a time. ``object_id`` is unique within a source.
+
+    Args:
+        path: GeoPackage to write; its layer is `LAYER`.
+        layers: Name of the source and path of the GeoPackage, of each.
+        crs: CRS of the merged layer; layers in another one are transformed, those without one are taken as they are.
+
+    Returns:
+        Number of polygons.
+
+    Raises:
+        RefSAMError: With code ``disk``.
+    """
+    count = 0
+    names = [name for name in COLUMNS if name != "stability"]
+    nothing: NDArray[Any] = np.array([], dtype=object)
+    empty = _frame(dict.fromkeys(["source", *names], nothing), nothing, crs)
+    _write_layer(path, empty, "Polygon")
+    for source, layer in layers:
+        frame = gpd.read_file(layer, layer=LAYER, engine="pyogrio")
+        if frame.empty:
+            continue
+        if empty.crs is not None and frame.crs is not None:
+            frame = frame.to_crs(empty.crs)
+        columns = {name: frame[name].to_numpy() for name in names}
+        sources = np.full(len(frame), source, dtype=object)
+        part = _frame({"source": sources, **columns}, frame.geometry.to_numpy(), crs)
+        _write_layer(path, part, "Polygon", append=True)
+        count += len(frame)
+    return count
+
+
+def _frame(columns: dict[str, NDArray[Any]], polygons: NDArray[Any], crs: CRS | None) -> gpd.GeoDataFrame:
+    return gpd.GeoDataFrame(
+        {name: values.astype(COLUMNS.get(name, object)) for name, values in columns.items()},
+        geometry=gpd.GeoSeries(polygons),
         crs=None if crs is None else pyproj.CRS.from_user_input(crs),
     )
+
+
+def _write_layer(path: str, frame: gpd.GeoDataFrame, geometry_type: str, append: bool = False) -> None:
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
-            frame.to_file(path, layer=LAYER, driver="GPKG", engine="pyogrio", geometry_type="Polygon")
+            pyogrio.write_dataframe(
+                frame, path, layer=LAYER, driver="GPKG", geometry_type=geometry_type,
+                promote_to_multi=geometry_type == "MultiPolygon", append=append,
+            )  # fmt: skip
         except DataSourceError as error:
             raise RefSAMError(
                 "disk", f"'{path}' cannot be written ({error}); free space on its disk and check its permissions."

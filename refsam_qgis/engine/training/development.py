@@ -7,17 +7,13 @@ the evaluation data is looked at here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..models.virefsam import ViRefSAM
 from .episodes import EpisodeConfig, Episodes
 from .sources import TEST_CLASSES, Place
-from .trainer import run_episodes
+from .validation import class_ious
 
 STREAM = 3
 """Draws of the development episodes are apart from those of training."""
@@ -43,7 +39,7 @@ def development_scores(
         sets["real"] = Episodes(_draws(episodes, window, seed, 1.0), real, None, STREAM)
     scores = {}
     for name, drawn in sets.items():
-        full, pseudo = _accumulate(model, drawn)
+        full, pseudo = np.mean(list(class_ious(model, drawn).values()), axis=0).tolist()
         scores[name] = full
         scores[f"{name}_pseudo"] = pseudo
     return scores
@@ -54,30 +50,3 @@ def _draws(episodes: int, window: int, seed: int, real_share: float) -> EpisodeC
         steps=episodes, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
         without_focus_share=0.0, partial_share=0.0, scribble_share=0.0, seed=seed,
     )  # fmt: skip
-
-
-@torch.inference_mode()
-def _accumulate(model: ViRefSAM, episodes: Episodes) -> tuple[float, float]:
-    model.eval()
-    device = model.vcp.queries.device
-    totals: dict[str, np.ndarray] = {}
-    for index in range(len(episodes)):
-        batch: dict[str, Any] = {
-            key: value.to(device) if isinstance(value, Tensor) else value for key, value in episodes[index].items()
-        }
-        logits, pseudo, _ = run_episodes(model, batch, None)
-        counts = np.array([*_counts(logits, batch), *_counts(pseudo, batch)])
-        name = batch["classes"][0]
-        totals[name] = totals.get(name, np.zeros(4)) + counts
-    per_class = np.stack(list(totals.values()))
-    iou = per_class[:, 0::2] / np.maximum(per_class[:, 1::2], 1)
-    full, coarse = iou.mean(0)
-    return float(full), float(coarse)
-
-
-def _counts(logits: Tensor, batch: dict[str, Any]) -> tuple[float, float]:
-    """Intersection and union in pixels of the view."""
-    scaled = F.interpolate(logits[:, None], size=batch["mask"].shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    found = (scaled > 0) & batch["counted"]
-    target = batch["mask"] & batch["counted"]
-    return float((found & target).sum()), float((found | target).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..annotation import partial, scribble
+from ..errors import RefSAMError
 from ..models.sam import GRID, INPUT_SIZE, PATCH
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 from .sources import STYLE_CLASSES, Place, generated_classes, generated_place
 from .views import LabelledImage, augment
 
+T = TypeVar("T")
+
 LEAST_SHARE = 0.002
 """Smallest part of a reference that its class may cover."""
+MOST_DRAWS = 2000
+"""Draws of an episode that may hold too little of their class before the search is given up."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Episodes(Dataset[dict[str, Any]]):
         real: Sequence[Place],
         classes: Sequence[str] | None = None,
         stream: int = 2,
+        support: Sequence[Place] = (),
     ) -> None:
         """Set what is drawn from.
 
@@ -67,11 +73,14 @@ class Episodes(Dataset[dict[str, Any]]):
             real: Places of real images.
             classes: Generated classes that are asked for; ``None`` for those of training.
             stream: Keeps training and development draws apart.
+            support: When given, the classes of `real` take turns, and references are never of the target's own place:
+                they are of other ones in `real` that show the class, or else of these, which show them all.
         """
         self._config = config
         self._real = list(real)
         self._classes = tuple(classes) if classes is not None else generated_classes()
         self._stream = stream
+        self._support = list(support)
 
     def __len__(self) -> int:
         return self._config.steps
@@ -79,7 +88,7 @@ class Episodes(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self._config.seed, self._stream, index])
         shots = int(rng.choice(self._config.shots))
-        episodes = [self._episode(rng, f"generated/{index}/{slot}", shots) for slot in range(self._config.batch)]
+        episodes = [self._episode(rng, index, slot, shots) for slot in range(self._config.batch)]
         free = GRID - self._config.window // PATCH
         batch: dict[str, Any] = {
             key: torch.from_numpy(np.stack([episode[key] for episode in episodes]))
@@ -89,15 +98,19 @@ class Episodes(Dataset[dict[str, Any]]):
         batch["origin"] = (int(rng.integers(free + 1)), int(rng.integers(free + 1)))
         return batch
 
-    def _episode(self, rng: np.random.Generator, name: str, shots: int) -> dict[str, Any]:
+    def _episode(self, rng: np.random.Generator, index: int, slot: int, shots: int) -> dict[str, Any]:
         config = self._config
-        while True:
-            place, other, wanted = self._places(rng, name)
+        for _ in range(MOST_DRAWS):
+            place, other, wanted = self._places(rng, index, slot)
             native = round(config.window * 2.0 ** -rng.uniform(0, 2))
             references = [self._reference(other, wanted, native, rng) for _ in range(shots)]
             found = [reference for reference in references if reference is not None]
             if len(found) == shots:
                 break
+        else:
+            raise RefSAMError(
+                "input", f"Objects of class '{wanted}' are too small or too hidden to learn from; leave the class out."
+            )
         focus = None if rng.random() < config.without_focus_share else wanted
         target = augment(place.draw(rng, native, focus), rng, config.window)
         return {
@@ -109,18 +122,28 @@ class Episodes(Dataset[dict[str, Any]]):
             "class": wanted,
         }
 
-    def _places(self, rng: np.random.Generator, name: str) -> tuple[Place, Place, str]:
+    def _places(self, rng: np.random.Generator, index: int, slot: int) -> tuple[Place, Place, str]:
         """Where the target and the references are drawn, and the class."""
         config = self._config
         if self._real and rng.random() < config.real_share:
-            place = self._real[int(rng.integers(len(self._real)))]
-            other = self._real[int(rng.integers(len(self._real)))]
-            names = place.class_names()
-            return place, other, names[int(rng.integers(len(names)))]
+            return self._real_places(rng, index * config.batch + slot)
+        name = f"generated/{index}/{slot}"
         place = generated_place(rng, name, self._classes)
         wanted = self._classes[int(rng.integers(len(self._classes)))]
         elsewhere = wanted not in STYLE_CLASSES and rng.random() < config.other_place_share
         return place, generated_place(rng, name + "/other", self._classes) if elsewhere else place, wanted
+
+    def _real_places(self, rng: np.random.Generator, turn: int) -> tuple[Place, Place, str]:
+        if not self._support:
+            place = _pick(self._real, rng)
+            wanted = _pick(place.class_names(), rng)
+            return place, _pick(_showing(self._real, wanted), rng), wanted
+        every = sorted({name for place in self._real for name in place.class_names()})
+        wanted = every[turn % len(every)]
+        showing = _showing(self._real, wanted)
+        place = _pick(showing, rng)
+        elsewhere = [other for other in showing if other is not place]
+        return place, _pick(elsewhere or _showing(self._support, wanted), rng), wanted
 
     def _reference(
         self, place: Place, wanted: str, native: int, rng: np.random.Generator
@@ -143,3 +166,11 @@ class Episodes(Dataset[dict[str, Any]]):
         if draw < self._config.partial_share + self._config.scribble_share:
             return scribble(label, rng, INPUT_SIZE)
         return label
+
+
+def _showing(places: Sequence[Place], wanted: str) -> list[Place]:
+    return [place for place in places if wanted in place.class_names()]
+
+
+def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
+    return choices[int(rng.integers(len(choices)))]

@@ -72,11 +72,13 @@ class FolderPlace:
     def __init__(self, folder: ImageFolder, samples: Sequence[Sample], name: str) -> None:
         self._pairs = [(folder.read_image(sample), folder.read_ids(sample)) for sample in samples]
         self._ids = {label: value for value, label in folder.names.items()}
-        self._name = name
+        present = {value for sample in samples for value in sample.classes}
+        self._present = tuple(label for label, value in self._ids.items() if value in present)
+        self.name = name
 
     def class_names(self) -> Sequence[str]:
-        """Classes of the folder."""
-        return tuple(self._ids)
+        """Classes of the folder that its images show."""
+        return self._present
 
     def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
         """Cut a square of `side` pixels, around a pixel of the focus class where there is one."""
@@ -92,7 +94,7 @@ class FolderPlace:
             classes=classes,
             instances=_seed_regions(classes, rng),
             ignore=IGNORE_ID,
-            namespace=self._name,
+            namespace=self.name,
         )
 
     def class_id(self, name: str) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
+from ..rasters.outputs import disk_errors
 
 GRADIENT_CLIP = 1.0
 SAVE_SECONDS = 120.0
@@ -37,11 +38,18 @@ class Schedule:
 
 
 class TrainingState:
-    """Optimiser and step of one run, saved aside and renamed so that a file is always whole."""
+    """Optimiser and step of one run, saved aside and renamed so that a file is always whole.
+
+    Attributes:
+        path: Where it is saved.
+        step: Steps taken.
+        record: What else the run has to remember: tensors, numbers, texts, lists and dictionaries.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.step = 0
+        self.record: dict[str, Any] = {}
         self._saved_at = time.monotonic()
 
     def begin(
@@ -70,11 +78,14 @@ class TrainingState:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             if saved["settings"] != settings:
                 raise RefSAMError(
-                    "input", f"'{self.path}' was left by a run with other settings; delete it or use those settings."
+                    "input",
+                    f"'{self.path}' was left by a run with other settings or data; use those, or start anew instead of "
+                    "resuming.",
                 )
             self._model.load_state_dict(saved["weights"], strict=False)
             self._optimiser.load_state_dict(saved["optimiser"])
             self.step = int(saved["step"])
+            self.record = saved["record"]
 
     def optimise(self, loss: Tensor, schedule: Schedule) -> None:
         """Take one optimiser step, and save when it is time."""
@@ -100,8 +111,10 @@ class TrainingState:
             "weights": weights,
             "optimiser": self._optimiser.state_dict(),
             "step": self.step,
+            "record": self.record,
         }
         aside = self.path.with_suffix(".part")
-        torch.save(document, aside)
-        os.replace(aside, self.path)
+        with disk_errors(str(self.path)):
+            torch.save(document, aside)
+            os.replace(aside, self.path)
         self._saved_at = time.monotonic()

@@ -1,61 +1,343 @@
-"""The `train` job: adapters for any SAM checkpoint, from generated scenes and a folder of labelled images."""
+"""The `train` job: adapters for any SAM, from the user's rasters, labelled images and generated scenes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
-from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
-from ..job import TrainJob
-from ..models.checkpoints import adapters_metadata, choose_device, load_sam, save_weights
+from ..fingerprint import fingerprint, raster_identity
+from ..job import ModelOptions, TrainJob
+from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
+from ..models.weight_files import adapters_path, checkpoint_path, digest
+from ..rasters.outputs import OutputFiles, disk_errors
+from ..report import Clock, write_report
 from ..runner import Loader
+from .curve import draw_curve
 from .episodes import EpisodeConfig, Episodes
-from .sources import read_places
+from .raster_places import RasterPlace, read_raster_places
+from .sources import TEST_CLASSES, FolderPlace, read_places
+from .split import split_places
 from .state import TrainingState
 from .trainer import TrainerConfig, train_adapters
+from .validation import class_ious
+
+REAL_SHARE = 0.75
+"""Share of the episodes from the user's own scenes when generated ones are mixed in."""
+WINDOW, CPU_WINDOW = 512, 256
+"""Side of the training views in input pixels; on a CPU, four times as many steps are worth more than large views."""
+LOOKS, LEAST_STEPS_BETWEEN = 20, 10
+"""Validations in a run, and the fewest steps from one to the next."""
+EPISODES_PER_CLASS, FEWEST_EPISODES, MOST_EPISODES = 8, 16, 48
+"""Episodes of a validation."""
+WARMUP = 0.1
+"""Part of a short run that is warm-up."""
+STREAM = 4
+"""Draws of the validation episodes are apart from those of training and development."""
+SUFFIXES = {"adapters": (".safetensors",), "card": (".json",), "curve": (".png",)}
+
+Scene = RasterPlace | FolderPlace
 
 
-def run_train(job: TrainJob, reporter: Reporter, load: Loader) -> dict[str, Any]:
-    """Train adapters as the job says and write them.
+def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, workers: int = 1) -> dict[str, Any]:
+    """Train adapters and write them with their card.
 
-    The state of an unfinished run lies beside the output, so that a cancelled run goes on where it stopped.
+    Training starts from the adapters named, else from the bundled ones when the bundled compact model is adapted, else
+    from nothing. Whole scenes are kept for validation: few-shot episodes in them, whose references come from other
+    scenes, are looked at from time to time, and the weights of the best look are written. Training ends early when
+    looks bring no gain. Without scenes to spare the last weights are written.
+
+    The state of an unfinished run lies beside the output as ``STEM.state``, so that a cancelled run goes on where it
+    stopped.
+
+    Args:
+        job: What to learn from.
+        reporter: Hears the progress with loss and validation, and says when to stop.
+        load: Not needed; every job's function takes it.
+        workers: Processes that draw the episodes.
 
     Returns:
-        ``adapters`` (path), ``steps``, ``seconds``, ``loss`` (mean of the last tenth) and ``device``.
+        ``adapters``, ``card`` and ``curve`` (paths), ``steps`` taken, ``best_step``, ``best_miou`` and ``start_miou``
+        (``None`` without validation), ``stopped_early``, ``classes`` (validation IoU by name), ``scenes`` (names of
+        ``training`` and ``validation``), ``loss`` (mean of the last tenth), ``seconds`` (of all calls) and ``device``.
+
+    Raises:
+        RefSAMError: When the job cannot be done.
+        JobCancelled: If the user asked for it; the state is kept.
     """
+    clock = Clock()
     output = Path(job.output)
-    if not output.parent.is_dir():
-        raise RefSAMError("input", f"The folder '{output.parent}' does not exist; create it or choose another output.")
+    paths = {"adapters": job.output, "card": str(output.with_suffix(".json")), "curve": job.curve}
+    inputs = [*job.rasters, *([job.labels] if job.labels else []), *job.model.files()]
+    outputs = OutputFiles(paths, SUFFIXES, inputs)
     device = choose_device(job.model.device)
+    reporter.progress(0.0, "Reading the scenes")
+    data = _read_data(job, reporter)
+    check_cancelled(reporter)
+    reporter.progress(0.0, "Loading the model")
     torch.manual_seed(job.seed)
-    model = ViRefSAM(load_sam(job.model)).to(device)
-    places = tuple(read_places(Path(job.folder)).values()) if job.folder is not None else ()
-    draws = EpisodeConfig(steps=job.steps, batch=job.batch, seed=job.seed)
-    state_path = output.with_suffix(".state")
+    model = _starting_model(job.model).to(device)
+    state = TrainingState(output.with_suffix(".state"))
     if not job.resume:
-        state_path.unlink(missing_ok=True)
-    losses: list[float] = []
-    started = time.monotonic()
+        state.path.unlink(missing_ok=True)
+    window = WINDOW if device.type != "cpu" else CPU_WINDOW
+    draws = EpisodeConfig(
+        steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed
+    )
+    trainer = TrainerConfig(warmup=min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps))))
+    run = _Run(job, model, state, _validation_episodes(job, data, window), reporter)
+    try:
+        with _interruptible_backward(model, reporter):
+            train_adapters(
+                model, Episodes(draws, data.training), draws, trainer, state, run.on_step, workers,
+                look=run.look, identity=fingerprint([data.identity, _weights(job.model), job.validation]),
+            )  # fmt: skip
+    except _NoGain:
+        reporter.log(f"Validation has not become better since step {run.best_step}; training ends at {state.step}.")
+    result = run.result(paths, data, device)
+    with outputs:
+        _write_weights(outputs, model, run)
+        further = {"data": _describe(job, data, window), "validation": run.looks}
+        write_report(str(outputs["card"]), job, job.model, device, clock, result, further)
+        outputs.commit()
+    state.path.unlink(missing_ok=True)
+    reporter.progress(1.0, "Done", 0.0)
+    return result
 
-    def on_step(step: int, loss: float) -> None:
+
+@dataclass(frozen=True)
+class _Data:
+    """What is learned from.
+
+    Attributes:
+        training: Real scenes that train.
+        validation: Real scenes that validate.
+        real_share: Share of the episodes drawn from real scenes.
+        identity: What tells it from other data.
+    """
+
+    training: list[Scene]
+    validation: list[Scene]
+    real_share: float
+    identity: list[Any]
+
+
+class _NoGain(Exception):
+    """Ends a training whose validation becomes no better."""
+
+
+class _Run:
+    """Follows one training: its curves, the best weights and when to end; all of it is kept in the state."""
+
+    def __init__(
+        self, job: TrainJob, model: ViRefSAM, state: TrainingState, episodes: Episodes | None, reporter: Reporter
+    ) -> None:
+        self._job = job
+        self._model = model
+        self._state = state
+        self._episodes = episodes
+        self._reporter = reporter
+        self._every = max(LEAST_STEPS_BETWEEN, -(-job.steps // LOOKS))
+        self._ticked = time.monotonic()
+        # Seconds that each step, and each look, of this call took.
+        self._step_seconds: list[float] = []
+        self._look_seconds: list[float] = []
+
+    @property
+    def losses(self) -> list[float]:
+        """Loss of every step."""
+        losses: list[float] = self._state.record.setdefault("losses", [])
+        return losses
+
+    @property
+    def looks(self) -> list[dict[str, Any]]:
+        """``step``, ``miou`` and ``classes`` of every validation."""
+        looks: list[dict[str, Any]] = self._state.record.setdefault("looks", [])
+        return looks
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best validation; ``None`` before any."""
+        best: int | None = max(self.looks, key=lambda look: look["miou"])["step"] if self.looks else None
+        return best
+
+    def on_step(self, step: int, loss: float) -> None:
+        """Note a step and tell of it."""
+        self.losses.append(loss)
+        self._step_seconds.append(self._tick())
+        check_cancelled(self._reporter)
+        self._report(step, f"Training, loss {loss:.3f}")
+
+    def look(self, step: int) -> None:
+        """Validate when it is time.
+
+        Raises:
+            _NoGain: When the patience is at its end.
+        """
+        due = step % self._every == 0 or step == self._job.steps
+        if self._episodes is not None and due and all(look["step"] != step for look in self.looks):
+            self._validate(self._episodes, step)
+        best = self.best_step
+        if best is None or not self._job.patience:
+            return
+        if sum(look["step"] > best for look in self.looks) >= self._job.patience:
+            raise _NoGain
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """The weights to write."""
+        weights: dict[str, torch.Tensor] | None = self._state.record.get("best_weights")
+        return self._model.trainable_state() if weights is None else weights
+
+    def result(self, paths: dict[str, str | None], data: _Data, device: torch.device) -> dict[str, Any]:
+        """What the job returns."""
+        looks = self.looks
+        best = next((look for look in looks if look["step"] == self.best_step), None)
+        if best is not None and best["step"] == 0:
+            self._reporter.log("No validation was better than the first, before training; those weights are written.")
+        recent = self.losses[-max(1, len(self.losses) // 10) :]
+        return {
+            **{name: path for name, path in paths.items() if path is not None},
+            "steps": self._state.step,
+            "best_step": self.best_step,
+            "best_miou": None if best is None else round(best["miou"], 4),
+            "start_miou": round(looks[0]["miou"], 4) if looks else None,
+            "stopped_early": self._state.step < self._job.steps,
+            "classes": {} if best is None else {name: round(value, 4) for name, value in best["classes"].items()},
+            "scenes": {
+                "training": [place.name for place in data.training],
+                "validation": [place.name for place in data.validation],
+            },
+            "loss": sum(recent) / len(recent) if recent else None,
+            "seconds": round(self._state.record.get("seconds", 0.0), 1),
+            "device": str(device),
+        }
+
+    def _validate(self, episodes: Episodes, step: int) -> None:
+        def check() -> None:
+            check_cancelled(self._reporter)
+            self._report(step, f"Validating after step {step}")
+
+        classes = {name: full for name, (full, _) in class_ious(self._model, episodes, check).items()}
+        look = {"step": step, "miou": float(np.mean(list(classes.values()))), "classes": classes}
+        self.looks.append(look)
+        if self.best_step == step:
+            self._state.record["best_weights"] = {
+                name: value.detach().cpu().clone() for name, value in self._model.trainable_state().items()
+            }
+        self._look_seconds.append(self._tick())
+        self._reporter.log(f"Validation after step {step}: mIoU {look['miou']:.3f}.")
+
+    def _report(self, step: int, what: str) -> None:
+        if self.looks:
+            what += f", validation mIoU {self.looks[-1]['miou']:.3f}"
+        self._reporter.progress(step / self._job.steps, what, self._remaining(step))
+
+    def _remaining(self, step: int) -> float | None:
+        if not self._step_seconds:
+            return None
+        steps = self._job.steps - step
+        looks = -(-steps // self._every) if self._episodes is not None else 0
+        return steps * mean(self._step_seconds) + looks * (mean(self._look_seconds) if self._look_seconds else 0.0)
+
+    def _tick(self) -> float:
+        """Seconds since the last tick, added to those of all calls."""
+        now = time.monotonic()
+        elapsed, self._ticked = now - self._ticked, now
+        self._state.record["seconds"] = self._state.record.get("seconds", 0.0) + elapsed
+        return elapsed
+
+
+def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
+    scenes: list[Scene] = []
+    identity: list[Any] = [job.folder, job.generated]
+    if job.rasters:
+        places, polygons = read_raster_places(
+            job.rasters, str(job.labels), job.class_field, job.bands, job.stretch, reporter
+        )
+        scenes += places
+        identity += [polygons.digest, [raster_identity(path) for path in job.rasters], job.bands, job.stretch]
+    if job.folder is not None:
+        folder = Path(job.folder)
+        scenes += [place for place in read_places(folder).values() if place.class_names()]
+        identity += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.iterdir())]
+    training, validation = split_places(scenes, job.validation, job.seed)
+    if scenes and job.validation and not validation:
+        reporter.log(
+            "No scene can be spared for validation: each is the only one that shows some class. Training takes all its "
+            "steps and the last weights are written."
+        )
+    elif scenes:
+        reporter.log(f"{len(training)} scenes train; validated on {', '.join(place.name for place in validation)}.")
+    share = (REAL_SHARE if job.generated else 1.0) if scenes else 0.0
+    return _Data(training, validation, share, identity)
+
+
+def _validation_episodes(job: TrainJob, data: _Data, window: int) -> Episodes | None:
+    """Episodes in the validation scenes, or of generated classes held out when there are no real scenes."""
+    if not job.validation or (data.training and not data.validation):
+        return None
+    names = {name for place in data.validation for name in place.class_names()} or TEST_CLASSES
+    count = min(max(EPISODES_PER_CLASS * len(names), FEWEST_EPISODES), MOST_EPISODES)
+    config = EpisodeConfig(
+        steps=count, batch=1, window=window, shots=(1,), real_share=1.0 if data.validation else 0.0,
+        other_place_share=0.0, without_focus_share=0.0, partial_share=0.0, scribble_share=0.0, seed=job.seed,
+    )  # fmt: skip
+    return Episodes(config, data.validation, sorted(TEST_CLASSES), STREAM, data.training)
+
+
+def _starting_model(options: ModelOptions) -> ViRefSAM:
+    sam: nn.Module = load_sam(options)
+    start = adapters_path(options)
+    return ViRefSAM(sam) if start is None else load_adapters(sam, start)
+
+
+def _weights(options: ModelOptions) -> list[str | None]:
+    """Digests of the weights that training starts from."""
+    start = adapters_path(options)
+    return [options.model, digest(checkpoint_path(options)), None if start is None else digest(start)]
+
+
+@contextmanager
+def _interruptible_backward(model: ViRefSAM, reporter: Reporter) -> Iterator[None]:
+    """Let a cancel be felt between the blocks of a backward pass, which takes seconds on a CPU."""
+
+    def check(module: Any, gradients: Any) -> None:
         check_cancelled(reporter)
-        losses.append(loss)
-        each = (time.monotonic() - started) / len(losses)
-        reporter.progress(step / job.steps, f"Training, loss {loss:.3f}", each * (job.steps - step))
 
-    train_adapters(model, Episodes(draws, places), draws, TrainerConfig(), TrainingState(state_path), on_step)
-    save_weights(model.trainable_state(), output, adapters_metadata(model.config))
-    state_path.unlink(missing_ok=True)
-    recent = losses[-max(1, len(losses) // 10) :]
+    handles = [adapter.register_full_backward_pre_hook(check) for adapter in model.dta]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _write_weights(outputs: OutputFiles, model: ViRefSAM, run: _Run) -> None:
+    adapters = str(outputs["adapters"])
+    with disk_errors(adapters):
+        save_weights(run.best_weights(), Path(adapters), adapters_metadata(model.config))
+    if (path := outputs["curve"]) is not None:
+        with disk_errors(path):
+            looks = [(look["step"], look["miou"]) for look in run.looks]
+            draw_curve(run.losses, looks, run.best_step).save(path)
+
+
+def _describe(job: TrainJob, data: _Data, window: int) -> dict[str, Any]:
+    """What was learned from, for the card."""
+    start = adapters_path(job.model)
     return {
-        "adapters": str(output),
-        "steps": job.steps,
-        "seconds": time.monotonic() - started,
-        "loss": sum(recent) / len(recent) if recent else None,
-        "device": str(device),
+        "started_from": None if start is None else {"adapters": start.name, "sha256": digest(start)},
+        "classes": sorted({name for place in [*data.training, *data.validation] for name in place.class_names()}),
+        "real_share": data.real_share,
+        "window": window,
     }

@@ -42,7 +42,7 @@ def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> Fr
     """Encode training views ``(B, 3, S, S)`` uint8, windows of SAM's frame, with the frozen encoder."""
     pixels = (images.float() - model.sam.pixel_mean) / model.sam.pixel_std
     with torch.no_grad():
-        return FrozenEncoding(pixels, encode(model.sam.image_encoder, pixels, origin=origin), images.shape[-1])
+        return FrozenEncoding(pixels, encode(model.sam.image_encoder, pixels, origin=origin))
 
 
 def run_episodes(
@@ -91,6 +91,9 @@ def train_adapters(
     state: TrainingState,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     workers: int = 1,
+    *,
+    look: Callable[[int], None] = lambda step: None,
+    identity: str = "",
 ) -> None:
     """Train the prompt encoder and the adapters from where `state` stands to the last batch of `episodes`.
 
@@ -102,20 +105,25 @@ def train_adapters(
         state: Optimiser, step and where they are saved; resumed when a file is there.
         on_step: Told each step's loss; may raise to stop, after which the run can be resumed.
         workers: Processes that draw the episodes.
+        look: Told the steps taken, before the first of this call and after each, to validate; may raise like `on_step`.
+        identity: What else a resumed run has to match, such as a digest of the data.
     """
-    model.train()
     device = model.vcp.queries.device
     schedule = Schedule(config.learning_rate, config.warmup, draws.steps)
-    state.begin(list(model.parameters()), model, config.weight_decay, {**asdict(draws), **asdict(config)})
+    settings = {**asdict(draws), **asdict(config), "identity": identity}
+    state.begin(list(model.parameters()), model, config.weight_decay, settings)
     remaining = Subset(episodes, range(state.step, draws.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     try:
+        look(state.step)
         for batch in loader:
+            model.train()
             batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
             generator = torch.Generator().manual_seed(draws.seed * 1_000_003 + state.step)
             loss = episode_loss(model, batch, config, generator)
             state.optimise(loss, schedule)
             on_step(state.step, float(loss.detach()))
+            look(state.step)
     finally:
         state.save()
         model.eval()

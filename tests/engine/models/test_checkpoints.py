@@ -8,6 +8,7 @@ from refsam_qgis.engine.models import checkpoints
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.training_free import TrainingFreeSegmenter
 from refsam_qgis.engine.models.virefsam import ViRefSAM, ViRefSAMSegmenter
+from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS, COMPACT_SAM
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_loaded_segmenter_finds_something(folder):
     masks[:, 20:50, 20:50] = 1
     valid = torch.ones(1, 96, 96, dtype=torch.bool)
     logits = segmenter.segment(segmenter.encode(images, valid), segmenter.describe(Shots(images, masks, valid)))
-    assert logits.shape == (1, 96, 96)
+    assert logits.shape == (1, 256, 256) and logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
 
 
@@ -132,7 +133,7 @@ def test_absent_device_is_explained(folder):
 
 
 def test_bundled_weights_load_and_fit_the_download_limit():
-    files = [checkpoints.COMPACT_SAM, checkpoints.COMPACT_ADAPTERS]
+    files = [COMPACT_SAM, COMPACT_ADAPTERS]
     assert sum(path.stat().st_size for path in files) <= 15_000_000
     assert isinstance(checkpoints.load_segmenter(ModelOptions(device="cpu")), ViRefSAMSegmenter)
 

@@ -91,5 +91,5 @@ def test_result_follows_the_references(sam):
     assert prior[inside].mean() > 0 > prior[outside].mean()
     assert other[outside].mean() > 0 > other[inside].mean()
     logits = segmenter.segment(segmenter.encode(images, valid), square)
-    assert logits.shape == (1, 64, 64)
+    assert logits.shape == (1, 256, 256)
     assert torch.isfinite(logits).all()

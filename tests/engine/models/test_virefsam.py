@@ -17,7 +17,7 @@ def pixels(batch, seed):
 
 def encoding(model, values):
     with torch.no_grad():
-        return FrozenEncoding(values, encode(model.sam.image_encoder, values), values.shape[-1])
+        return FrozenEncoding(values, encode(model.sam.image_encoder, values))
 
 
 def prototypes_of(model, values, cells=3):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +51,81 @@ def test_unusable_paths_are_refused_at_once(tmp_path):
         with pytest.raises(RefSAMError, match=sentence) as caught:
             OutputFiles({"a": path}, SUFFIXES, inputs)
         assert caught.value.code == "input"
+
+
+WRITER = """
+import sys, time
+from refsam_qgis.engine.rasters.outputs import OutputFiles
+with OutputFiles({"a": sys.argv[1]}, {"a": (".tif",)}, []) as outputs:
+    open(outputs["a"], "w").close()
+    print("writing", flush=True)
+    sys.stdin.readline()
+    outputs.commit()
+"""
+
+
+@pytest.fixture
+def start_writer(tmp_path):
+    """Return a function that starts a process which writes an output and waits before it gives it its name."""
+    processes = []
+
+    def start(name):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "writing\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path, start_writer):
+    dead, living = start_writer("dead.tif"), start_writer("living.tif")
+    dead.kill()
+    dead.wait()
+    assert len(list(tmp_path.iterdir())) == 2
+    with OutputFiles({"a": str(tmp_path / "a.tif")}, SUFFIXES, []) as outputs:
+        open(outputs["a"], "w").close()
+        with OutputFiles({"b": str(tmp_path / "b.json")}, SUFFIXES, []):  # nor what this process itself writes
+            assert len(list(tmp_path.iterdir())) == 3
+        outputs.commit()
+    living.communicate("\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "living.tif"]
+
+
+def test_many_writers_in_one_folder_do_not_sweep_one_another(tmp_path):
+    def write(number):
+        for turn in range(50):
+            with OutputFiles({"a": str(tmp_path / f"{number}.tif")}, SUFFIXES, []) as outputs:
+                with open(outputs["a"], "w") as stream:
+                    stream.write(str(turn))
+                outputs.commit()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {f"{n}.tif": "49" for n in range(4)}
+
+
+def test_a_disk_without_locks_is_written_to_and_never_swept(tmp_path, monkeypatch):
+    def refuse(lock, **options):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    stranger = tmp_path / ".refsam-stranger"
+    stranger.mkdir()
+    (stranger / ".lock").touch()
+    monkeypatch.setattr("refsam_qgis.engine.rasters.outputs.FileLock.acquire", refuse)
+    with OutputFiles({"a": str(tmp_path / "a.tif")}, SUFFIXES, []) as outputs:
+        open(outputs["a"], "w").close()
+        assert len(list(tmp_path.glob(".refsam-*/.lock"))) == 1
+        outputs.commit()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".refsam-stranger", "a.tif"]
 
 
 @pytest.mark.parametrize("limit", [20_000, 200_000])

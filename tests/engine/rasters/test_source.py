@@ -107,6 +107,25 @@ def test_uint16_is_stretched_between_percentiles_of_the_whole_raster(write_raste
     assert np.array_equal(part, whole[:, 15:25, 20:30])
 
 
+@pytest.mark.parametrize("border", [0, np.nan])
+def test_a_black_border_and_outliers_do_not_matter_to_the_stretch(write_raster, border):
+    values = np.random.default_rng(1).normal(3000, 100, (3, 200, 200)).astype(np.float32)
+    plain = write_raster(values, "plain.tif")
+    framed = np.full((3, 300, 300), border, np.float32)
+    framed[:, 20:220, 50:250] = values
+    framed[:, 30, 60:70] = 1e30
+    framed[:, 31, 60:70] = -1e30
+    with RasterSource(plain) as one, RasterSource(write_raster(framed, "framed.tif")) as other:
+        assert np.allclose(one.limits, other.limits, atol=2)
+        assert np.ptp(one.read(Window(0, 0, 200, 200))[0]) == 255
+
+
+def test_a_mask_keeps_its_contrast_when_stretched(write_raster):
+    values = (np.random.default_rng(1).random((1, 30, 40)) > 0.5).astype(np.uint16)
+    with RasterSource(write_raster(values)) as raster:
+        assert np.array_equal(raster.read(WHOLE)[0][0], values[0] * 255)
+
+
 def test_stretch_none_clips_and_percentile_stretches_bytes(write_raster, rgb):
     path = write_raster(rgb.astype(np.int16) * 4 - 100)
     with RasterSource(path, stretch="none") as raster:

@@ -9,22 +9,20 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine, from_origin
 from scipy.ndimage import label
 
-from refsam_qgis.engine.rasters.geodesy import GroundMeasure
-from refsam_qgis.engine.rasters.vectorise import Vectoriser
+from refsam_qgis.engine.job import PolygonOptions
+from refsam_qgis.engine.rasters.outlines import finish_objects
 
 UTM = CRS.from_epsg(32640)
 NORTH_UP = from_origin(500000, 2790000, 0.5, 0.5)
 
 
-def vectorise(classes, step=None, crs=UTM, transform=NORTH_UP, scores=None, **options):
-    measure = GroundMeasure(crs)
-    gsd = measure.pixel_size(transform, classes.shape[1], classes.shape[0])
-    vectoriser = Vectoriser(transform, measure, gsd, **options)
-    scores = np.full(classes.shape, 0.75, np.float32) if scores is None else scores
-    for row in range(0, len(classes), step or len(classes)):
-        rows = slice(row, row + (step or len(classes)))
-        vectoriser.add(classes[rows], scores[rows])
-    return vectoriser.finish()
+@pytest.fixture
+def vectorise(pixel_grid, pixel_objects):
+    def run(classes, step=None, crs=UTM, transform=NORTH_UP, scores=None, **options):
+        grid = pixel_grid(transform, crs, classes.shape[1])
+        return pixel_objects(classes, grid, PolygonOptions(**options), scores, step)
+
+    return run
 
 
 def blobs(seed=0, shape=(90, 70)):
@@ -33,7 +31,7 @@ def blobs(seed=0, shape=(90, 70)):
 
 
 @pytest.mark.parametrize("step", [1, 7, 32])
-def test_row_blocks_do_not_change_the_objects(step):
+def test_row_blocks_do_not_change_the_objects(vectorise, step):
     classes = blobs()
     scores = np.random.default_rng(1).random(classes.shape).astype(np.float32)
     whole, pieces = (vectorise(classes, size, scores=scores) for size in (None, step))
@@ -43,7 +41,7 @@ def test_row_blocks_do_not_change_the_objects(step):
     assert np.array_equal(shapely.get_num_coordinates(whole.polygons), shapely.get_num_coordinates(pieces.polygons))
 
 
-def test_objects_are_those_of_rasterio_and_draw_back_to_the_raster():
+def test_objects_are_those_of_rasterio_and_draw_back_to_the_raster(vectorise):
     classes = blobs()
     table = vectorise(classes, 16)
     expected = sum(1 for _ in shapes(classes, classes > 0, connectivity=4))
@@ -53,7 +51,7 @@ def test_objects_are_those_of_rasterio_and_draw_back_to_the_raster():
     assert np.array_equal(back, classes)
 
 
-def test_scores_are_means_over_the_pixels():
+def test_scores_are_means_over_the_pixels(vectorise):
     classes = blobs()
     scores = np.random.default_rng(1).random(classes.shape).astype(np.float32)
     table = vectorise(classes, 8, scores=scores)
@@ -64,7 +62,7 @@ def test_scores_are_means_over_the_pixels():
     assert np.allclose(np.sort(table.scores), np.sort(means), atol=1e-6)
 
 
-def test_objects_are_ordered_from_top_to_bottom():
+def test_objects_are_ordered_from_top_to_bottom(vectorise):
     classes = np.zeros((40, 40), np.uint8)
     classes[2:38, 30:32] = 1  # starts first and ends last
     classes[10:12, 2:8] = 2
@@ -79,7 +77,7 @@ def test_objects_are_ordered_from_top_to_bottom():
     [NORTH_UP, Affine(0.5, 0, 5e5, 0, 0.5, 2.79e6), Affine.translation(5e5, 2.79e6) * Affine.rotation(25)],
     ids=["north-up", "south-up", "rotated"],
 )
-def test_projected_areas_equal_planar_ones(transform):
+def test_projected_areas_equal_planar_ones(vectorise, transform):
     classes = blobs()
     table = vectorise(classes, 16, transform=transform)
     planar = shapely.area(table.polygons)
@@ -87,7 +85,7 @@ def test_projected_areas_equal_planar_ones(transform):
     assert np.allclose(table.areas, planar, rtol=1e-3)
 
 
-def test_geographic_areas_equal_an_equal_area_projection():
+def test_geographic_areas_equal_an_equal_area_projection(vectorise):
     transform = from_origin(10, 60, 0.01, 0.005)
     classes = np.zeros((60, 80), np.uint8)
     classes[5:55, 10:70] = 1
@@ -98,32 +96,54 @@ def test_geographic_areas_equal_an_equal_area_projection():
     assert table.areas == pytest.approx([expected], rel=1e-4)
 
 
-def test_areas_without_crs_are_planar():
+def test_areas_without_crs_are_planar(vectorise):
     classes = np.zeros((10, 10), np.uint8)
     classes[2:4, 2:7] = 1
     assert vectorise(classes, crs=None, transform=from_origin(0, 0, 3, 3)).areas.tolist() == [90.0]
 
 
-def test_small_objects_are_left_out():
+def test_small_objects_are_left_out(vectorise):
     classes = np.zeros((20, 20), np.uint8)
     classes[1, 1] = classes[5:9, 5:9] = 1
     assert len(vectorise(classes, 3, min_area=1.0).polygons) == 1
     assert len(vectorise(classes, 3, min_area=0.2).polygons) == 2
 
 
-def test_simplified_neighbours_share_their_border():
-    rows, columns = np.mgrid[:80, :80]
-    classes = np.where(columns + rows // 3 > 50, 2, 1).astype(np.uint8)
-    table = vectorise(classes, 16, simplify=1.5)
-    outline = vectorise(classes)
-    assert shapely.is_valid(table.polygons).all()
-    assert shapely.get_num_coordinates(table.polygons).sum() < shapely.get_num_coordinates(outline.polygons).sum()
-    first, second = table.polygons
-    assert first.intersection(second).area < 1e-9
-    assert shapely.union_all(table.polygons).area == pytest.approx(1600, rel=0.01)
-    assert table.areas == pytest.approx(shapely.area(table.polygons), rel=1e-3)
+def test_ids_are_the_first_pixels_in_the_whole_raster(pixel_grid, pixel_objects):
+    classes, width = blobs(), 70
+    table = pixel_objects(classes, pixel_grid(raster_width=width), PolygonOptions(), step=9)
+    firsts = []
+    for class_id in (1, 2):
+        labels, _ = label(classes == class_id)
+        firsts += np.unique(labels, return_index=True)[1][1:].tolist()
+    assert table.object_ids.tolist() == [1 + first for first in sorted(firsts)]
 
 
-def test_nothing_found():
-    table = vectorise(np.zeros((20, 20), np.uint8), 8, simplify=1.0)
+@pytest.mark.parametrize("step", [None, 13])
+@pytest.mark.parametrize("options", [PolygonOptions(), PolygonOptions(min_area=1.0, simplify=0.6, fill_holes=0.6)])
+def test_ids_do_not_depend_on_the_extent(pixel_grid, pixel_objects, options, step):
+    classes, top, left = blobs(), 20, 15
+    part = classes[top:80, left:60]
+    whole_grid, part_grid = pixel_grid(raster_width=70), pixel_grid(raster_width=70, origin=(top, left))
+    whole = finish_objects(pixel_objects(classes, whole_grid, options), whole_grid, options)
+    found = finish_objects(pixel_objects(part, part_grid, options, step=step), part_grid, options)
+    # Objects that do not touch the edge of the part are whole in it.
+    edge = whole_grid.to_map(np.array([shapely.box(left, top, 60, 80)]))[0]
+    inside = np.array([edge.contains_properly(polygon) for polygon in found.polygons])
+    place = {object_id: i for i, object_id in enumerate(whole.object_ids)}
+    same = [place[object_id] for object_id in found.object_ids[inside] if object_id in place]
+    assert len(same) == inside.sum() > 20
+    assert np.array_equal(whole.class_ids[same], found.class_ids[inside])
+    assert np.allclose(whole.areas[same], found.areas[inside], rtol=1e-6 if options.simplify == 0 else 0.5)
+    assert len(set(whole.object_ids)) == len(whole.object_ids)
+
+
+def test_wide_rasters_have_ids_beyond_32_bits(pixel_grid, pixel_objects):
+    classes = np.ones((2, 2), np.uint8)
+    grid = pixel_grid(raster_width=200_000, origin=(150_000, 7), crs=None)
+    assert pixel_objects(classes, grid, PolygonOptions()).object_ids.tolist() == [1 + 150_000 * 200_000 + 7]
+
+
+def test_nothing_found(vectorise):
+    table = vectorise(np.zeros((20, 20), np.uint8), 8)
     assert len(table.polygons) == len(table.areas) == 0

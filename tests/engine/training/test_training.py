@@ -113,9 +113,10 @@ def test_schedule():
 def test_train_job_writes_adapters_that_load(tmp_path, sam_file):
     options = ModelOptions(checkpoint=str(sam_file), device="cpu")
     output = tmp_path / "adapters.safetensors"
-    result = run_train(TrainJob(str(output), model=options, steps=1, batch=1), SilentReporter(), load_from_disk)
+    job = TrainJob(str(output), model=options, steps=1, batch=1, validation=0.0)
+    result = run_train(job, SilentReporter(), load_from_disk)
     assert result["steps"] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapters.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapters.json", "adapters.safetensors"]
     load_segmenter(ModelOptions(checkpoint=str(sam_file), adapters=str(output), device="cpu"))
 
 

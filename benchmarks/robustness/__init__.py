@@ -1,0 +1,1 @@
+"""What the user of the engine lives through when something goes wrong."""

@@ -1,0 +1,201 @@
+"""Reference chips: square cuts that show a class, brought to one ground size and one side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .errors import RefSAMError
+from .models.sam import INPUT_SIZE, resize_pixels
+from .models.segmenter import FOREGROUND, IGNORE, Shots
+
+LARGEST_CHIP = 8192
+"""Longest side of a chip in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chip:
+    """One square cut out of a raster, in the raster's own pixels.
+
+    Attributes:
+        image: ``(3, S, S)`` uint8 RGB, black where it is not valid.
+        mask: ``(S, S)`` uint8 of the mask values of `Shots`, with at least one `FOREGROUND`.
+        valid: ``(S, S)`` bool; False where there is no image, and `mask` is `IGNORE`.
+        gsd: Ground sample distance in metres (map units without a CRS).
+        origin: Where it was cut and how, for people; JSON-compatible.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    gsd: float
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def side(self) -> int:
+        """Side S in pixels."""
+        return len(self.mask)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the chip shows, whatever its origin."""
+        return _sha256(self.image, self.mask, self.valid, self.gsd)
+
+
+@dataclass(frozen=True)
+class ChipSet:
+    """Chips of one ground size.
+
+    Attributes:
+        ground_size: Side of every chip in metres (map units without a CRS).
+        classes: Chips of each class by its name, in the order of the class ids.
+        negatives: Chips of what is to be told apart from every class.
+    """
+
+    ground_size: float
+    classes: Mapping[str, Sequence[Chip]]
+    negatives: Sequence[Chip] = ()
+
+    def chips(self) -> list[tuple[str | None, Chip]]:
+        """Return every chip with the name of its class, ``None`` for the negatives, which come last."""
+        named: list[tuple[str | None, Chip]] = [(name, chip) for name, chips in self.classes.items() for chip in chips]
+        return [*named, *((None, chip) for chip in self.negatives)]
+
+    def at_ground_size(self, ground_size: float) -> ChipSet:
+        """Return the set with chips that cover another ground size at the same resolution.
+
+        What is too small gets invalid pixels on the right and below, as SAM pads its input; what is too large is cut
+        to the part that shows the class best.
+
+        Raises:
+            RefSAMError: With code ``reference`` for chips of more than `LARGEST_CHIP` pixels.
+        """
+
+        def fit(chips: Sequence[Chip]) -> tuple[Chip, ...]:
+            return tuple(
+                _with_side(chip, chip_side(ground_size, chip.gsd, chip.origin.get("raster", "?"))) for chip in chips
+            )
+
+        classes = {name: fit(chips) for name, chips in self.classes.items()}
+        return ChipSet(ground_size, classes, fit(self.negatives))
+
+
+def chip_side(ground_size: float, gsd: float, raster: str) -> int:
+    """Return the side in pixels of a chip.
+
+    Args:
+        ground_size: Its side on the ground in the unit of `gsd`.
+        gsd: Ground sample distance of its raster.
+        raster: The raster, for the message.
+
+    Raises:
+        RefSAMError: With code ``reference`` when that is more than `LARGEST_CHIP`.
+    """
+    side = max(1, round(ground_size / gsd))
+    if side > LARGEST_CHIP:
+        raise RefSAMError(
+            "reference",
+            f"A tile covers {side} pixels of the reference raster '{raster}'; use a smaller tile or chip size or a "
+            "coarser reference raster.",
+        )
+    return side
+
+
+def stack(chips: Sequence[Chip]) -> Shots:
+    """Stack the chips of one class.
+
+    Chips of one resolution stay as they are. Others are brought to the longest side among them, but no longer than
+    SAM's input, beyond which nothing is seen.
+    """
+    sides = {chip.side for chip in chips}
+    if len(sides) > 1:
+        side = min(max(sides), INPUT_SIZE)
+        chips = [_resized(chip, side) for chip in chips]
+    return Shots(
+        torch.from_numpy(np.stack([chip.image for chip in chips])),
+        torch.from_numpy(np.stack([chip.mask for chip in chips])),
+        torch.from_numpy(np.stack([chip.valid for chip in chips])),
+    )
+
+
+def digest_shots(shots: Shots) -> str:
+    """SHA-256 of the content of shots, as hexadecimal digits."""
+    return _sha256(shots.images.cpu().numpy(), shots.masks.cpu().numpy(), shots.valid.cpu().numpy())
+
+
+def resize_mask(
+    mask: NDArray[np.uint8], valid: NDArray[np.bool_], side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Scale a mask and its validity to another side by the nearest pixel, keeping objects that lie between pixels.
+
+    Args:
+        mask: ``(S, S)`` of the mask values of `Shots`.
+        valid: ``(S, S)``.
+        side: The side of both results.
+    """
+    native = len(mask)
+    nearest = ((2 * np.arange(side) + 1) * native) // (2 * side)
+    taken = np.ix_(nearest, nearest)
+    small, small_valid = mask[taken], valid[taken]
+    if side < native:
+        objects, _ = ndimage.label(mask == FOREGROUND, structure=np.ones((3, 3), np.int8))
+        lost = np.nonzero((objects > 0) & ~np.isin(objects, objects[taken]))
+        place = lost[0] * side // native, lost[1] * side // native
+        small[place], small_valid[place] = FOREGROUND, True
+    return small, small_valid
+
+
+def _resized(chip: Chip, side: int) -> Chip:
+    """Scale a chip, which keeps its ground size."""
+    if chip.side == side:
+        return chip
+    mask, valid = resize_mask(chip.mask, chip.valid, side)
+    scaled = resize_pixels(torch.from_numpy(chip.image)[None], (side, side))[0]
+    image = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
+    return Chip(np.where(valid, image, np.uint8(0)), mask, valid, chip.gsd * chip.side / side, chip.origin)
+
+
+def _with_side(chip: Chip, side: int) -> Chip:
+    """Pad or cut a chip at its own resolution."""
+    if side < chip.side:
+        row, column = _best_corner(chip.mask, side)
+        rows, columns = slice(row, row + side), slice(column, column + side)
+        return Chip(
+            chip.image[:, rows, columns], chip.mask[rows, columns], chip.valid[rows, columns], chip.gsd, chip.origin
+        )
+    if side == chip.side:
+        return chip
+    more = (0, side - chip.side)
+    return Chip(
+        np.pad(chip.image, ((0, 0), more, more)),
+        np.pad(chip.mask, (more, more), constant_values=IGNORE),
+        np.pad(chip.valid, (more, more)),
+        chip.gsd,
+        chip.origin,
+    )
+
+
+def _best_corner(mask: NDArray[np.uint8], side: int) -> tuple[int, int]:
+    """Return row and column of the window that holds the most class and still shows its surroundings."""
+    total = np.pad((mask == FOREGROUND).cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
+    share = (total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]) / side**2
+    # As where chips are chosen, equal shares of class and surroundings are best; a window of nothing else comes last
+    # but before one without the class.
+    score = share * (1.001 - share)
+    best = np.argwhere(score == score.max())
+    row, column = best[np.argmin(np.square(best - best.mean(axis=0)).sum(axis=1))]
+    return int(row), int(column)
+
+
+def _sha256(image: NDArray[Any], mask: NDArray[Any], valid: NDArray[Any], *more: float) -> str:
+    sha256 = hashlib.sha256(repr((image.shape, *map(float, more))).encode())
+    for array in (image, mask, valid):
+        sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()

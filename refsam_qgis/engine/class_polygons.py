@@ -1,0 +1,171 @@
+"""Class polygons: outlined objects with a class each, as results, truth and training labels come."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from .errors import RefSAMError
+from .marks import DEFAULT_CLASS
+from .vectors import value_order
+
+
+@dataclass(frozen=True)
+class ClassPolygons:
+    """Outlined objects; the parts of a multi-part feature are objects of their own.
+
+    Attributes:
+        path: Where they were read.
+        polygons: ``(N,)`` valid shapely polygons.
+        names: ``(N,)`` class names, empty where a feature has none.
+        crs: CRS of the coordinates, or ``None``.
+    """
+
+    path: str
+    polygons: NDArray[Any]
+    names: NDArray[Any]
+    crs: pyproj.CRS | None
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, numbers before words."""
+        return sorted(set(self.names) - {""}, key=value_order)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of shapes, classes and CRS, whatever file they are in."""
+        sha256 = hashlib.sha256(b"" if self.crs is None else self.crs.to_wkt().encode())
+        for polygon, name in zip(shapely.to_wkb(self.polygons), self.names, strict=True):
+            sha256.update(polygon + name.encode() + b"\0")
+        return sha256.hexdigest()
+
+    def in_pixels(self, transform: Affine, crs: CRS | None) -> ClassPolygons:
+        """Return them in the pixel coordinates of a raster, without those that its CRS cannot show.
+
+        A missing CRS on either side is taken to be that of the other.
+
+        Raises:
+            RefSAMError: With code ``input`` when there is no way between the two CRS.
+        """
+        polygons, names = self.polygons, self.names
+        if self.crs is not None and crs is not None:
+            try:
+                series = gpd.GeoSeries(polygons, crs=self.crs).to_crs(pyproj.CRS.from_user_input(crs))
+            except ProjError as error:
+                raise RefSAMError(
+                    "input", f"'{self.path}' cannot be transformed into {crs.to_string()}; save it in that CRS."
+                ) from error
+            polygons = np.asarray(series)
+        shown = np.isfinite(shapely.bounds(polygons)).all(axis=1)
+        back = ~transform
+        moved = shapely.transform(
+            polygons[shown],
+            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+            interleaved=False,
+        )
+        return replace(self, polygons=moved, names=names[shown], crs=None)
+
+
+def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
+    """Read the first layer of a vector data set; points and lines are left out.
+
+    Args:
+        path: Vector data set; may be empty.
+        field: Attribute that holds the class; ``None`` when all are `DEFAULT_CLASS`.
+
+    Raises:
+        RefSAMError: With code ``input`` when the file cannot be read, has no polygons but other shapes, or lacks the
+            field.
+    """
+    frame = _read_frame(path)
+    names = _names(frame, path, field)
+    present = ~(frame.geometry.isna() | frame.geometry.is_empty).to_numpy()
+    shapes = shapely.force_2d(np.asarray(frame.geometry)[present])
+    parts, origin = shapely.get_parts(shapes, return_index=True)
+    invalid = ~shapely.is_valid(parts)
+    parts[invalid] = shapely.make_valid(parts[invalid])
+    pieces, within = shapely.get_parts(parts, return_index=True)
+    areal = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
+    if len(shapes) and not areal.any():
+        raise RefSAMError("input", f"'{path}' holds no polygons; give a layer of polygons.")
+    return ClassPolygons(path, pieces[areal], names[present][origin][within][areal], _crs(frame))
+
+
+class DrawnPolygons:
+    """Polygons in pixel coordinates drawn window by window; where they overlap, the smaller is on top.
+
+    Args:
+        polygons: ``(N,)`` shapely polygons in pixel coordinates.
+    """
+
+    def __init__(self, polygons: NDArray[Any]) -> None:
+        self._polygons = polygons
+        self._rank = np.argsort(np.argsort(-shapely.area(polygons), kind="stable"))
+        self._tree = shapely.STRtree(polygons)
+
+    def draw(self, window: Window) -> NDArray[np.int32]:
+        """Return ``(h, w)``: 1 + the index of the polygon that holds each pixel's centre, 0 where none does."""
+        left, top = int(window.col_off), int(window.row_off)
+        shape = (int(window.height), int(window.width))
+        near = self._tree.query(shapely.box(left, top, left + shape[1], top + shape[0]))
+        if len(near) == 0:
+            return np.zeros(shape, np.int32)
+        near = near[np.argsort(self._rank[near])]
+        drawn: NDArray[np.int32] = rasterize(
+            zip(self._polygons[near], (near + 1).tolist(), strict=True),
+            shape,
+            transform=Affine.translation(left, top),
+            dtype="int32",
+        )
+        return drawn
+
+
+def _read_frame(path: str) -> gpd.GeoDataFrame:
+    try:
+        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+        frame = gpd.read_file(path, layer=layers[0], engine="pyogrio") if layers else None
+    except (DataSourceError, OSError, UnicodeError) as error:
+        what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
+        raise RefSAMError("input", f"'{path}' {what}; give a file of polygons.") from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise RefSAMError("input", f"'{path}' has no geometry; give a layer of polygons.")
+    return frame
+
+
+def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any]:
+    if field is None:
+        return np.full(len(frame), DEFAULT_CLASS, dtype=object)
+    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
+    if field not in fields:
+        known = f"it has {', '.join(fields)}" if fields else "it has no fields"
+        raise RefSAMError("input", f"'{path}' has no field '{field}'; {known}.")
+    missing = frame[field].isna()
+    names = ["" if absent else _name(value) for value, absent in zip(frame[field], missing, strict=True)]
+    if names and not any(names):
+        raise RefSAMError("input", f"Field '{field}' of '{path}' is empty; fill in the classes.")
+    return np.array(names, dtype=object)
+
+
+def _name(value: object) -> str:
+    # Integer fields with an empty value arrive as floats.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _crs(frame: gpd.GeoDataFrame) -> pyproj.CRS | None:
+    # GeoPackages store a missing CRS as an undefined local one.
+    return None if frame.crs is None or frame.crs.is_engineering else frame.crs

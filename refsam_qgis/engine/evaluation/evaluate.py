@@ -1,0 +1,391 @@
+"""The `evaluate` job: a result against the truth, by pixels, boundaries and objects."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from ..errors import RefSAMError
+from ..events import Reporter, check_cancelled
+from ..job import EvaluateJob, to_dict
+from ..rasters.geodesy import GroundMeasure
+from ..rasters.grid import Extent
+from ..rasters.outputs import OutputFiles, disk_errors
+from ..rasters.source import CACHE_BYTES
+from ..runner import Loader
+from .boundary import BoundaryAgreement
+from .confusion import Confusion
+from .confusion_picture import draw_confusion
+from .layers import IGNORE, Grid, Labels, Layer, PolygonLayer, RasterLayer, open_layer
+from .metrics import mean_defined
+from .objects import ObjectCounts, ObjectMatcher
+
+BLOCK_PIXELS = 2**20
+"""Pixels compared at a time."""
+PIXELS_PER_OBJECT = 20
+"""Automatic ground sample distance of two vector data sets: so many pixels along the side of the median object."""
+AUTOMATIC_SIDE, LARGEST_SIDE = 8192, 65536
+"""Longest side in pixels of the grid of two vector data sets: chosen automatically, and at all."""
+SUFFIXES = {"report": (".json",), "picture": (".png",), "table": (".csv",)}
+SEARCHED = 0.15
+"""Share of the progress given to looking for the classes."""
+
+
+def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = None) -> dict[str, Any]:
+    """Compare a result with the truth.
+
+    Both are brought onto one grid: that of a raster result, else that of a raster truth, else one made for two vector
+    data sets. Pixels without data on either side do not count; polygons are taken to be complete, so that all the rest
+    is background. Classes are matched by name, whatever their case. Connected regions of a raster are its objects;
+    polygons are objects as they are, also where they touch.
+
+    Args:
+        job: What to compare.
+        reporter: Hears the progress and says when to stop.
+        load: Not needed; every job's function takes it.
+
+    Returns:
+        ``miou``, ``fb_iou``, ``accuracy``, ``boundary_f``, ``object_precision``, ``object_recall``, ``object_f1``,
+        ``object_iou``, ``panoptic_quality`` (each 0..1 or ``None``), ``classes`` (one row a class), ``confusion``
+        (``names``, ``matrix``: rows truth, columns result, pixels), ``aligned`` (a sentence, or ``None``),
+        ``unmatched`` (class names of ``truth`` and ``result`` alone), ``grid``, ``seconds`` and ``outputs``.
+
+    Raises:
+        RefSAMError: When the two cannot be compared; no output is left then.
+    """
+    started = time.monotonic()
+    paths = {"report": job.report, "picture": job.picture, "table": job.table}
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        outputs = stack.enter_context(OutputFiles(paths, SUFFIXES, [job.result, job.truth]))
+        result = open_layer(job.result, job.result_field, job.result_classes, stack)
+        truth = open_layer(job.truth, job.truth_field, job.truth_classes, stack)
+        grid, aligned = _common_grid(job, result, truth)
+        if aligned is not None:
+            reporter.log(aligned)
+        window, extent = _target(job, truth, grid)
+        blocks = list(_blocks(window))
+        for part, layer in enumerate((result, truth)):
+            layer.place(grid)
+            layer.prepare(_searched(blocks, part, reporter))
+        matched = _match_classes(job, result, truth, reporter)
+        comparison = _Comparison(matched, job, window, extent)
+        for block in _timed(blocks, reporter):
+            comparison.add(block, truth, result)
+        if not comparison.confusion.counts.sum():
+            raise RefSAMError(
+                "input",
+                f"'{job.result}' and '{job.truth}' share no pixel that both have data for; check the CRS and the "
+                "extent of both.",
+            )
+        reporter.progress(1.0, "Matching objects")
+        record = comparison.record()
+        _log_hints(record, truth, reporter)
+        record |= {
+            "aligned": aligned,
+            "unmatched": {"truth": matched.truth_only, "result": matched.result_only},
+            "grid": {
+                "crs": None if grid.crs is None else grid.crs.to_string(),
+                "width": int(window.width),
+                "height": int(window.height),
+                "gsd": grid.gsd,
+                "pixels_compared": int(comparison.confusion.counts.sum()),
+            },
+            "seconds": round(time.monotonic() - started, 3),
+            "outputs": {name: path for name, path in paths.items() if path is not None},
+        }
+        _write(outputs, job, record, comparison)
+        outputs.commit()
+    reporter.progress(1.0, "Done", 0.0)
+    return record
+
+
+@dataclass(frozen=True)
+class _MatchedClasses:
+    """The classes that are compared.
+
+    Attributes:
+        names: Name of class 1, 2, …: those of the truth, then those of the result alone.
+        truth: Class of each name the truth uses.
+        result: Class of each name the result uses.
+        truth_only: Names that the result does not know.
+        result_only: Names that the truth does not know.
+    """
+
+    names: list[str]
+    truth: dict[str, int]
+    result: dict[str, int]
+    truth_only: list[str]
+    result_only: list[str]
+
+
+class _Comparison:
+    """Everything that is counted over the blocks."""
+
+    def __init__(self, matched: _MatchedClasses, job: EvaluateJob, window: Window, extent: Extent | None) -> None:
+        count = len(matched.names)
+        self.matched = matched
+        self.confusion = Confusion(count)
+        self.boundary = BoundaryAgreement(count, job.tolerance)
+        self._objects = ObjectMatcher(job.min_iou)
+        self._window = window
+        self._extent = extent
+
+    def add(self, block: Window, truth: Layer, result: Layer) -> None:
+        """Count a block of whole rows; they come from top to bottom."""
+        top, rows = int(block.row_off), int(block.height)
+        start = max(int(self._window.row_off), top - self.boundary.halo)
+        stop = min(int(self._window.row_off + self._window.height), top + rows + self.boundary.halo)
+        wider = Window(block.col_off, start, block.width, stop - start)
+        true, found = truth.labels(wider, self.matched.truth), result.labels(wider, self.matched.result)
+        ignored = (true.classes == IGNORE) | (found.classes == IGNORE)
+        if self._extent is not None:
+            ignored |= ~self._extent.contains(wider)
+        true.classes[ignored] = IGNORE
+        found.classes[ignored] = IGNORE
+        self.boundary.add(true.classes, found.classes, top - start, rows)
+        true, found = _rows(true, top - start, rows), _rows(found, top - start, rows)
+        self.confusion.add(true.classes, found.classes)
+        self._objects.add(true, found)
+
+    def record(self) -> dict[str, Any]:
+        """All figures, rounded; ratios of nothing are ``None``."""
+        names = self.matched.names
+        objects = self._objects.finish(len(names))
+        counts = self.confusion.counts
+        rows: list[dict[str, Any]] = [
+            {
+                "class": name,
+                **self.confusion.scores(i),
+                **self.boundary.scores(i),
+                **counted.scores,
+                "truth_pixels": int(counts[i].sum()),
+                "result_pixels": int(counts[:, i].sum()),
+                "truth_objects": counted.true,
+                "result_objects": counted.found,
+                "matched_objects": counted.matched,
+            }
+            for i, (name, counted) in enumerate(zip(names, objects, strict=True), 1)
+        ]
+        whole = _sum(objects).scores | {
+            "panoptic_quality": mean_defined([row["panoptic_quality"] for row in rows]),
+        }
+        return {
+            "miou": _ratio(self.confusion.miou),
+            "fb_iou": _ratio(self.confusion.fb_iou),
+            "accuracy": _ratio(self.confusion.accuracy),
+            "boundary_f": _ratio(mean_defined([row["boundary_f"] for row in rows])),
+            **{name: _ratio(value) for name, value in whole.items()},
+            "classes": [
+                {key: _ratio(value) if isinstance(value, float) else value for key, value in row.items()}
+                for row in rows
+            ],
+            "confusion": {"names": ["background", *names], "matrix": counts.tolist()},
+        }
+
+
+def _rows(labels: Labels, top: int, rows: int) -> Labels:
+    part = slice(top, top + rows)
+    return Labels(labels.classes[part], None if labels.objects is None else labels.objects[part])
+
+
+def _sum(objects: Sequence[ObjectCounts]) -> ObjectCounts:
+    return ObjectCounts(
+        sum(item.true for item in objects),
+        sum(item.found for item in objects),
+        sum(item.matched for item in objects),
+        sum(item.iou_sum for item in objects),
+    )
+
+
+def _common_grid(job: EvaluateJob, result: Layer, truth: Layer) -> tuple[Grid, str | None]:
+    """Choose the grid, and say so when a raster has to be aligned to it."""
+    if (result.crs is None) != (truth.crs is None):
+        bare, other = (result, truth) if result.crs is None else (truth, result)
+        raise RefSAMError(
+            "input", f"'{bare.path}' has no CRS, but '{other.path}' has one; assign its CRS to it first."
+        )
+    if isinstance(result, RasterLayer):
+        if isinstance(truth, RasterLayer) and not result.grid.shares_pixels(truth.grid):
+            return result.grid, (
+                f"The truth '{job.truth}' ({truth.grid.describe()}) was aligned to the pixels of the result "
+                f"({result.grid.describe()})."
+            )
+        return result.grid, None
+    if isinstance(truth, RasterLayer):
+        return truth.grid, None
+    return _grid_of_polygons(job, result, truth), None
+
+
+def _grid_of_polygons(job: EvaluateJob, result: PolygonLayer, truth: PolygonLayer) -> Grid:
+    """Make a grid over two vector data sets, in the CRS of the truth."""
+    if len(truth.given.polygons) == 0:
+        raise RefSAMError("input", f"The truth '{job.truth}' holds no polygon; there is nothing to compare with.")
+    shapes = [truth.given.polygons, result.given.in_pixels(Affine.identity(), truth.crs).polygons]
+    boxes = [shapely.box(*shapely.total_bounds(each)) for each in shapes if len(each)]
+    if len(boxes) == 2 and not boxes[0].intersects(boxes[1]):
+        raise RefSAMError("input", f"'{job.result}' and '{job.truth}' lie apart; check the CRS of both.")
+    xmin, ymin, xmax, ymax = shapely.total_bounds(np.array(boxes, dtype=object)).tolist()
+    metres = GroundMeasure(truth.crs).pixel_size(
+        Affine.translation((xmin + xmax) / 2, (ymin + ymax) / 2) * Affine.scale(1e-5), 0, 0
+    )
+    extent = max(xmax - xmin, ymax - ymin)
+    if job.gsd:
+        pixel = job.gsd / (metres * 1e5)
+        if extent / pixel > LARGEST_SIDE:
+            raise RefSAMError(
+                "input",
+                f"A ground sample distance of {job.gsd:g} gives {extent / pixel:.0f} pixels along the longer side; "
+                f"use one that gives at most {LARGEST_SIDE}.",
+            )
+    else:
+        side = math.sqrt(float(np.median(shapely.area(truth.given.polygons))))
+        pixel = max(side / PIXELS_PER_OBJECT, extent / AUTOMATIC_SIDE)
+    left, top = math.floor(xmin / pixel) * pixel, math.ceil(ymax / pixel) * pixel
+    width, height = math.ceil((xmax - left) / pixel), math.ceil((top - ymin) / pixel)
+    return Grid(truth.crs, Affine(pixel, 0, left, 0, -pixel, top), max(1, width), max(1, height))
+
+
+def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent | None]:
+    """The window of the grid to compare, and the extent where it does not fill it."""
+    if job.extent is None:
+        return Window(0, 0, grid.width, grid.height), None
+    bounds = job.extent
+    if truth.crs is not None and grid.crs is not None and truth.crs != grid.crs:
+        try:
+            bounds = transform_bounds(truth.crs, grid.crs, *job.extent)
+        except RasterioError as error:
+            raise RefSAMError("input", f"The extent cannot be transformed into {grid.crs.to_string()}.") from error
+    extent = Extent(bounds, grid.transform)
+    window = extent.window(grid.width, grid.height)
+    if window is None:
+        raise RefSAMError(
+            "input",
+            f"Extent {', '.join(f'{value:g}' for value in job.extent)} holds no pixel that is compared; give xmin, "
+            "ymin, xmax, ymax in the CRS of the truth.",
+        )
+    return window, extent
+
+
+def _blocks(window: Window) -> Iterator[Window]:
+    rows = max(1, BLOCK_PIXELS // int(window.width))
+    stop = int(window.row_off + window.height)
+    for top in range(int(window.row_off), stop, rows):
+        yield Window(window.col_off, top, window.width, min(rows, stop - top))
+
+
+def _searched(blocks: Sequence[Window], part: int, reporter: Reporter) -> Iterator[Window]:
+    for number, block in enumerate(blocks):
+        check_cancelled(reporter)
+        reporter.progress(SEARCHED * (part + number / len(blocks)) / 2, "Looking for the classes")
+        yield block
+
+
+def _timed(blocks: Sequence[Window], reporter: Reporter) -> Iterator[Window]:
+    started = time.monotonic()
+    for number, block in enumerate(blocks):
+        check_cancelled(reporter)
+        left = (time.monotonic() - started) / number * (len(blocks) - number) if number else None
+        reporter.progress(SEARCHED + (1 - SEARCHED) * number / len(blocks), "Comparing", left)
+        yield block
+
+
+def _match_classes(job: EvaluateJob, result: Layer, truth: Layer, reporter: Reporter) -> _MatchedClasses:
+    """Match by name; a lone class without a name of its own is the other side's lone class."""
+    true_keys = {name: name.strip().casefold() for name in truth.classes}
+    found_keys = {name: name.strip().casefold() for name in result.classes}
+    if len(true_keys) == 1 and len(found_keys) == 1 and (truth.anonymous or result.anonymous):
+        name = next(iter(found_keys if truth.anonymous else true_keys))
+        return _MatchedClasses([name], dict.fromkeys(true_keys, 1), dict.fromkeys(found_keys, 1), [], [])
+    if not true_keys:
+        raise RefSAMError("input", f"The truth '{job.truth}' shows no class there; there is nothing to compare with.")
+    if found_keys and not set(true_keys.values()) & set(found_keys.values()):
+        raise RefSAMError(
+            "input",
+            f"No class of the result ({', '.join(found_keys)}) is one of the truth ({', '.join(true_keys)}); rename "
+            "them, or name the classes of rasters.",
+        )
+    names: dict[str, str] = {}
+    for name, key in (*true_keys.items(), *found_keys.items()):
+        names.setdefault(key, name)
+    number = {key: i for i, key in enumerate(names, 1)}
+    truth_only = [name for name, key in true_keys.items() if key not in found_keys.values()]
+    result_only = [name for name, key in found_keys.items() if key not in true_keys.values()]
+    if truth_only:
+        reporter.log(f"The result has no class {', '.join(truth_only)}; they count as missed.")
+    if result_only:
+        reporter.log(f"The truth has no class {', '.join(result_only)}; all that was found of them counts as wrong.")
+    return _MatchedClasses(
+        list(names.values()),
+        {name: number[key] for name, key in true_keys.items()},
+        {name: number[key] for name, key in found_keys.items()},
+        truth_only,
+        result_only,
+    )
+
+
+def _log_hints(record: dict[str, Any], truth: Layer, reporter: Reporter) -> None:
+    if isinstance(truth, PolygonLayer):
+        matrix = record["confusion"]["matrix"]
+        outlined = sum(sum(row) for row in matrix[1:]) / max(1, sum(sum(row) for row in matrix))
+        reporter.log(
+            f"The truth's polygons cover {outlined:.1%} of what was compared; the rest is taken to be background. Give "
+            "an extent when only a part was mapped."
+        )
+
+
+def _ratio(value: float) -> float | None:
+    """Round a ratio for the record; JSON knows no NaN."""
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any], comparison: _Comparison) -> None:
+    if (path := outputs["picture"]) is not None:
+        with disk_errors(path):
+            draw_confusion(record).save(path)
+    if (path := outputs["table"]) is not None:
+        with disk_errors(path), open(path, "w", encoding="utf-8", newline="") as stream:
+            rows = record["classes"]
+            table = csv.DictWriter(stream, list(rows[0]))
+            table.writeheader()
+            table.writerows([*rows, _all_row(record)])
+    if (path := outputs["report"]) is not None:
+        versions = {name: version(name) for name in ("numpy", "rasterio", "shapely", "scipy")}
+        document = {
+            "job": to_dict(job),
+            "result": record,
+            "versions": {"python": platform.python_version(), "gdal": rasterio.__gdal_version__, **versions},
+        }
+        with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+            json.dump(document, stream, ensure_ascii=False, indent=2)
+
+
+def _all_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The last row of the table: means over the classes, and sums of pixels and objects."""
+    summed = {
+        key: sum(row[key] for row in record["classes"])
+        for key, value in record["classes"][0].items()
+        if isinstance(value, int)
+    }
+    whole = {key: record[key] for key in record["classes"][0] if key in record}
+    means = {
+        key: _ratio(mean_defined([math.nan if row[key] is None else row[key] for row in record["classes"]]))
+        for key in ("precision", "recall", "f1", "boundary_precision", "boundary_recall")
+    }
+    return {"class": "all", "iou": record["miou"], **means, **summed, **whole}

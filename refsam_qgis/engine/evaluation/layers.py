@@ -1,0 +1,274 @@
+"""Results and truth of either kind, read as class maps on one common grid."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from ..class_polygons import ClassPolygons, DrawnPolygons, read_class_polygons
+from ..errors import RefSAMError
+from ..marks import DEFAULT_CLASS
+from ..rasters.geodesy import GroundMeasure
+
+IGNORE = 255
+"""Class of pixels that are not compared."""
+MAX_CLASSES = 254
+ALIGNMENT = 1e-3
+"""How far, in pixels, the pixels of two grids may lie apart and still be the same."""
+PLANE = CRS.from_epsg(3857)
+"""Stands for both sides' unknown CRS where GDAL asks for one; nothing is transformed by it."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels that are compared.
+
+    Attributes:
+        crs: CRS, or ``None``.
+        transform: Pixel-to-map transform.
+        width: In pixels.
+        height: In pixels.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+
+    @property
+    def gsd(self) -> float:
+        """Ground sample distance in metres (in map units without a CRS)."""
+        return GroundMeasure(self.crs).pixel_size(self.transform, self.width, self.height)
+
+    def shares_pixels(self, other: Grid) -> bool:
+        """Whether the other's pixels are the same as far as both reach."""
+        if self.crs != other.crs:
+            return False
+        corners = [(0, 0), (self.width, 0), (0, self.height)]
+        shifts = np.array([np.subtract(~other.transform * (self.transform * corner), corner) for corner in corners])
+        return bool((np.abs(shifts - np.rint(shifts[0])) < ALIGNMENT).all())
+
+    def describe(self) -> str:
+        """Say in a few words what it is."""
+        crs = "no CRS" if self.crs is None else self.crs.to_string()
+        return f"{crs if len(crs) < 40 else 'its own CRS'}, {self.gsd:.3g} m"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A window of a class map.
+
+    Attributes:
+        classes: ``(h, w)`` uint8: 0 background, `IGNORE` what does not count.
+        objects: ``(h, w)`` int32 numbers of given objects, 0 for none; ``None`` where objects are connected regions.
+    """
+
+    classes: NDArray[np.uint8]
+    objects: NDArray[np.int32] | None
+
+
+class RasterLayer:
+    """A raster of class ids in its first band.
+
+    Args:
+        path: The raster.
+        stack: Closes it.
+        names: Names of the ids 1, 2, …; when empty, those that RefSAM's masks carry, else the band's description if
+            there is only one class, else the ids themselves.
+
+    Raises:
+        RefSAMError: With code ``input`` when it cannot be read.
+    """
+
+    def __init__(self, path: str, names: Sequence[str], stack: ExitStack) -> None:
+        self.path = path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            self._dataset = stack.enter_context(rasterio.open(path))
+        self._stack = stack
+        self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
+        self._reader: Any = self._dataset
+        self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.width, self._dataset.height)
+        self.anonymous = False
+
+    @property
+    def crs(self) -> CRS | None:
+        """Its CRS."""
+        return self.grid.crs
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names in the order of their ids; whole after `prepare`."""
+        return [self._names[value] for value in sorted(self._names)]
+
+    def place(self, grid: Grid) -> None:
+        """Read on `grid` from now on, by the nearest pixel."""
+        if grid == self.grid:
+            return
+        crs = grid.crs or PLANE
+        nodata = self._dataset.nodata
+        try:
+            self._reader = self._stack.enter_context(
+                WarpedVRT(
+                    self._dataset, src_crs=self.grid.crs or PLANE, crs=crs, transform=grid.transform,
+                    width=grid.width, height=grid.height, resampling=Resampling.nearest, nodata=nodata,
+                    add_alpha=nodata is None,
+                )
+            )  # fmt: skip
+        except RasterioError as error:
+            raise RefSAMError("input", f"'{self.path}' cannot be brought into {crs.to_string()} ({error}).") from error
+
+    def prepare(self, windows: Iterable[Window]) -> None:
+        """Look for the ids that occur, and name those that have no name yet.
+
+        Raises:
+            RefSAMError: With code ``input`` when the raster has no data there, or no class ids.
+        """
+        found: set[int] = set()
+        has_data = False
+        for window in windows:
+            values, valid = self._read(window)
+            has_data = has_data or bool(valid.any())
+            found.update(np.unique(values[valid]).tolist())
+            if len(found) > 2 * MAX_CLASSES:
+                break
+        if not has_data:
+            raise RefSAMError(
+                "input", f"'{self.path}' has no data where the comparison is; check the CRS and the extent of both."
+            )
+        found.discard(0)
+        if len(found) > MAX_CLASSES or min(found, default=0) < 0:
+            raise RefSAMError(
+                "input",
+                f"'{self.path}' holds more than {MAX_CLASSES} different or negative values; give a raster of class "
+                "ids from 1 on, with 0 for the background.",
+            )
+        if not self._names and len(found) == 1:
+            description = self._dataset.descriptions[0]
+            self.anonymous = not description
+            self._names = {next(iter(found)): description or DEFAULT_CLASS}
+        self._names |= {value: str(value) for value in found if value not in self._names}
+
+    def labels(self, window: Window, index: Mapping[str, int]) -> Labels:
+        """Read a window of the grid; `index` gives the class of each name."""
+        values, valid = self._read(window)
+        ids = np.array([0, *sorted(self._names)])
+        table = np.array([0, *(index[name] for name in self.classes)], np.uint8)
+        classes = table[np.clip(np.searchsorted(ids, values), 0, len(ids) - 1)]
+        return Labels(np.where(valid, classes, np.uint8(IGNORE)), None)
+
+    def _read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        try:
+            values = self._reader.read(1, window=window)
+            valid = self._reader.dataset_mask(window=window) > 0
+        except RasterioError as error:
+            raise RefSAMError(
+                "input", f"Raster '{self.path}' is damaged near row {int(window.row_off)}; restore or export it anew."
+            ) from error
+        valid &= np.isfinite(values)
+        ids = np.where(valid, values, 0)
+        if not np.issubdtype(ids.dtype, np.integer) and (ids != np.rint(ids)).any():
+            raise RefSAMError(
+                "input", f"'{self.path}' holds fractions, so no class ids; give a raster of class ids or polygons."
+            )
+        return ids.astype(np.int64), valid
+
+
+class PolygonLayer:
+    """Polygons with a class each; those without a class are areas that do not count.
+
+    Args:
+        path: The vector data set.
+        field: Attribute that holds the class; ``None`` when all are one class.
+
+    Raises:
+        RefSAMError: With code ``input`` when it cannot be read or lacks the field.
+    """
+
+    def __init__(self, path: str, field: str | None) -> None:
+        self.path = path
+        self.anonymous = field is None
+        self.given: ClassPolygons = read_class_polygons(path, field)
+        self.crs = None if self.given.crs is None else CRS.from_user_input(self.given.crs)
+        self.classes = self.given.classes
+        if len(self.classes) > MAX_CLASSES:
+            raise RefSAMError("input", f"Field '{field}' of '{path}' holds more than {MAX_CLASSES} classes.")
+
+    def place(self, grid: Grid) -> None:
+        """Draw on `grid` from now on.
+
+        Raises:
+            RefSAMError: With code ``input`` when there are polygons, but none of them there.
+        """
+        here = self.given.in_pixels(grid.transform, grid.crs)
+        frame = shapely.box(0, 0, grid.width, grid.height)
+        if len(self.given.polygons) and not shapely.intersects(here.polygons, frame).any():
+            raise RefSAMError(
+                "input", f"No polygon of '{self.path}' lies where the other layer is; check the CRS of both."
+            )
+        self._names = here.names
+        self._drawn = DrawnPolygons(here.polygons)
+
+    def prepare(self, windows: Iterable[Window]) -> None:
+        """Nothing has to be looked for."""
+
+    def labels(self, window: Window, index: Mapping[str, int]) -> Labels:
+        """Draw a window of the grid; `index` gives the class of each name."""
+        objects = self._drawn.draw(window)
+        table = np.array([0, *(index.get(name, IGNORE) for name in self._names)], np.uint8)
+        return Labels(table[objects], objects)
+
+
+Layer = RasterLayer | PolygonLayer
+
+
+def open_layer(path: str, field: str | None, names: Sequence[str], stack: ExitStack) -> Layer:
+    """Open a result or a truth of either kind.
+
+    Args:
+        path: Raster of class ids, or vector data set of polygons.
+        field: Attribute that holds the class of polygons.
+        names: Names of a raster's class ids 1, 2, …
+        stack: Closes it.
+
+    Raises:
+        RefSAMError: With code ``input`` when it is neither.
+    """
+    if not os.path.exists(path):
+        raise RefSAMError("input", f"'{path}' does not exist; check its path.")
+    try:
+        layer = RasterLayer(path, names, stack)
+    except RasterioError as error:
+        try:
+            pyogrio.list_layers(path)
+        except DataSourceError:
+            raise RefSAMError(
+                "input", f"'{path}' is neither a raster nor polygons; give a file that GDAL opens."
+            ) from error
+        return PolygonLayer(path, field)
+    if field is not None:
+        raise RefSAMError("input", f"'{path}' is a raster and has no field '{field}'; leave the field empty.")
+    return layer
+
+
+def _tagged_names(dataset: rasterio.DatasetReader) -> dict[int, str]:
+    """Class names as RefSAM's own masks carry them."""
+    tags = dataset.tags(1)
+    return {int(key[6:]): name for key, name in tags.items() if key.startswith("CLASS_") and key[6:].isdigit()}

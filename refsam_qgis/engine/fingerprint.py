@@ -1,0 +1,108 @@
+"""What a result depends on, told in a few digits without a network being loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import pyogrio.raw
+import rasterio
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from .errors import RefSAMError
+from .job import ReferenceSource
+
+UNRELATED = (".aux.xml", ".ovr")
+"""Endings of side files that programs add to a raster without changing it."""
+
+
+def fingerprint(document: Any) -> str:
+    """Return the SHA-256 of a JSON-compatible document, as hexadecimal digits; the order of fields does not matter."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def file_stamp(path: str) -> list[Any]:
+    """Return path, size in bytes and modification time in nanoseconds; both ``None`` for what is no local file."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return [path, None, None]
+    return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]
+
+
+def raster_identity(path: str) -> dict[str, Any]:
+    """Return what tells a raster from any other, and from itself before it was changed.
+
+    Raises:
+        RefSAMError: With code ``input`` when it is missing or no raster.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return {
+                    "files": [file_stamp(file) for file in dataset.files if not file.lower().endswith(UNRELATED)],
+                    "width": dataset.width,
+                    "height": dataset.height,
+                    "crs": None if dataset.crs is None else dataset.crs.to_wkt(),
+                    "transform": list(dataset.transform)[:6],
+                    "dtypes": list(dataset.dtypes),
+                    "nodata": str(dataset.nodata),
+                    "colours": [colour.name for colour in dataset.colorinterp],
+                    "descriptions": list(dataset.descriptions),
+                }
+    except RasterioError as error:
+        what = "cannot be read as a raster" if os.path.exists(path) else "does not exist"
+        raise RefSAMError("input", f"Raster '{path}' {what}; give a file that GDAL opens.") from error
+
+
+def references_identity(source: ReferenceSource) -> dict[str, Any]:
+    """Return what a reference source says, whatever its vector files are called.
+
+    The host writes the marks to a new file for each run, so their content counts; a reference set counts by its bytes.
+
+    Raises:
+        RefSAMError: With code ``reference`` for a file that cannot be read, ``input`` for the raster.
+    """
+    if source.refset is not None:
+        return {"refset": _file_digest(source.refset)}
+    return {
+        "marks": _marks_digest(str(source.vector), source.layer, source.class_field),
+        "negatives": None if source.negatives is None else _marks_digest(source.negatives, None, None),
+        "annotation": source.annotation,
+        "raster": None if source.raster is None else raster_identity(source.raster),
+    }
+
+
+def _file_digest(path: str) -> str:
+    sha256 = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(2**20):
+                sha256.update(block)
+    except OSError as error:
+        raise RefSAMError(
+            "reference", f"Reference set '{path}' cannot be read ({error.strerror}); check its path."
+        ) from error
+    return sha256.hexdigest()
+
+
+def _marks_digest(path: str, layer: str | None, class_field: str | None) -> str:
+    """Digest the geometries, classes and CRS of a layer, in the order of its features."""
+    columns = [] if class_field is None else [class_field]
+    try:
+        meta, _, geometries, fields = pyogrio.raw.read(path, layer=layer, columns=columns)
+    except (DataLayerError, DataSourceError, OSError, UnicodeError) as error:
+        what = f"cannot be read ({error})" if os.path.exists(path) else "does not exist"
+        raise RefSAMError("reference", f"'{path}' {what}; give a file of polygons, lines or points.") from error
+    sha256 = hashlib.sha256(repr((meta["crs"], class_field, list(meta["fields"]))).encode())
+    for geometry in [] if geometries is None else geometries:
+        sha256.update(geometry or b"-")
+    for values in fields:
+        sha256.update(repr(np.asarray(values).tolist()).encode())
+    return sha256.hexdigest()

@@ -1,0 +1,76 @@
+"""What the runs of one job share: the examples, the network, and what it says of the examples."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import Any
+
+from .descriptions import describe
+from .events import Reporter, check_cancelled
+from .job import ModelOptions, RasterOptions, ReferenceSource
+from .models.segmenter import ReferenceSegmenter
+from .references import ReferenceSet, gather_references
+from .runner import Loader
+
+RECENT = 4
+"""Ground sizes whose chips and descriptions are kept; the rasters of a folder seldom have more."""
+
+
+class Session:
+    """Reads, loads and describes at first need, and each thing once.
+
+    Args:
+        source: Where the examples are.
+        default_raster: Raster of the marks if `source` names none; the bands in `reading` are its.
+        reading: How it is read.
+        options: Network, weights and device.
+        load: Gives the network.
+        reporter: Hears about what was left out, and says when to stop.
+    """
+
+    def __init__(
+        self,
+        source: ReferenceSource,
+        default_raster: str,
+        reading: RasterOptions,
+        options: ModelOptions,
+        load: Loader,
+        reporter: Reporter,
+    ) -> None:
+        self.options = options
+        self._source = source
+        self._default_raster = default_raster
+        self._reading = reading
+        self._load = load
+        self._reporter = reporter
+        self._references = lru_cache(RECENT)(self._gather)
+        self._described = lru_cache(RECENT)(self._describe)
+
+    @cached_property
+    def model(self) -> ReferenceSegmenter:
+        """The network."""
+        return self._load(self.options)
+
+    def references(self, ground_size: float | None) -> ReferenceSet:
+        """Return the examples as chips of a ground size, or of their own one; see `gather_references`."""
+        return self._references(ground_size)
+
+    def described(self, ground_size: float | None) -> list[Any]:
+        """Return the network's descriptions of `references`: of every class, then of the negatives if there are any."""
+        return self._described(ground_size)
+
+    def _gather(self, ground_size: float | None) -> ReferenceSet:
+        return gather_references(
+            self._source, self._default_raster, self._reading.bands, self._reading.stretch, self._reporter, ground_size
+        )
+
+    def _describe(self, ground_size: float | None) -> list[Any]:
+        references = self.references(ground_size)
+        shots = [reference.shots for reference in references.classes]
+        if references.negative is not None:
+            shots.append(references.negative)
+        described = []
+        for of_class in shots:
+            check_cancelled(self._reporter)
+            described.append(describe(self.model, self.options, of_class))
+        return described

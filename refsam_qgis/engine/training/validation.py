@@ -1,0 +1,55 @@
+"""How well a model does on episodes it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.virefsam import ViRefSAM
+from .episodes import Episodes
+from .trainer import run_episodes
+
+
+@torch.inference_mode()
+def class_ious(
+    model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None
+) -> dict[str, tuple[float, float]]:
+    """IoU of each class, intersections and unions summed over all its episodes (method A7).
+
+    Args:
+        model: The model; left in evaluation mode.
+        episodes: Batches of one episode.
+        check: Called before each episode; may raise to stop.
+
+    Returns:
+        IoU of full results and of the pseudo-mask alone, by class.
+    """
+    model.eval()
+    device = model.vcp.queries.device
+    totals: dict[str, np.ndarray] = {}
+    for index in range(len(episodes)):
+        check()
+        batch: dict[str, Any] = {
+            key: value.to(device) if isinstance(value, Tensor) else value for key, value in episodes[index].items()
+        }
+        logits, pseudo, _ = run_episodes(model, batch, None)
+        counts = np.array([*_counts(logits, batch), *_counts(pseudo, batch)])
+        name = batch["classes"][0]
+        totals[name] = totals.get(name, np.zeros(4)) + counts
+    return {
+        name: (float(counts[0] / max(counts[1], 1)), float(counts[2] / max(counts[3], 1)))
+        for name, counts in sorted(totals.items())
+    }
+
+
+def _counts(logits: Tensor, batch: dict[str, Any]) -> tuple[float, float]:
+    """Intersection and union in pixels of the view."""
+    scaled = F.interpolate(logits[:, None], size=batch["mask"].shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    found = (scaled > 0) & batch["counted"]
+    target = batch["mask"] & batch["counted"]
+    return float((found & target).sum()), float((found | target).sum())

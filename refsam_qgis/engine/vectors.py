@@ -1,0 +1,113 @@
+"""Features of vector files, in the pixels of a raster."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
+
+from .errors import RefSAMError
+from .events import Reporter
+from .rasters.source import RasterSource
+
+
+def read_features(
+    path: str, wanted: str, layer: str | None = None, code: str = "input", may_be_empty: bool = False
+) -> gpd.GeoDataFrame:
+    """Read the features of a layer that have a geometry.
+
+    Args:
+        path: Vector data set.
+        wanted: What is to be in it, for messages, such as ``points``.
+        layer: Layer inside it; ``None`` for its only or first one.
+        code: Of the failures.
+        may_be_empty: Whether a layer without features is none.
+
+    Raises:
+        RefSAMError: When the file cannot be read, lacks the layer or holds no feature with a geometry.
+    """
+    try:
+        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+        frame = gpd.read_file(path, layer=layer or layers[0], engine="pyogrio") if layers else gpd.GeoDataFrame()
+    except DataLayerError as error:
+        raise RefSAMError(code, f"'{path}' has no layer '{layer}'; it has {', '.join(layers)}.") from error
+    except (DataSourceError, OSError, UnicodeError) as error:
+        what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
+        raise RefSAMError(code, f"'{path}' {what}; give a file of {wanted}.") from error
+    if len(frame) == 0:
+        if may_be_empty:
+            return gpd.GeoDataFrame(geometry=[])
+        raise RefSAMError(code, f"The layer of '{path}' is empty; draw {wanted} into it first.")
+    if isinstance(frame, gpd.GeoDataFrame):
+        frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
+    if not isinstance(frame, gpd.GeoDataFrame) or len(frame) == 0:
+        raise RefSAMError(code, f"'{path}' has no geometry; give a layer of {wanted}.")
+    return frame
+
+
+def in_pixels_of(
+    raster: RasterSource, frame: gpd.GeoDataFrame, path: str, reporter: Reporter, code: str = "input"
+) -> NDArray[Any]:
+    """Return the geometries ``(N,)`` in pixels of a raster, whose first pixel reaches from (0, 0) to (1, 1).
+
+    Features without a CRS are taken to be in the raster's. What the raster's CRS cannot show comes out empty.
+
+    Raises:
+        RefSAMError: With that code when there is no way between the two CRS.
+    """
+    geometries = frame.geometry
+    if raster.crs is not None:
+        if frame.crs is None or frame.crs.is_engineering:  # GeoPackages store a missing CRS as an undefined local one
+            reporter.log(f"'{path}' has no CRS; it is taken to be in that of '{raster.path}'.")
+        else:
+            try:
+                geometries = geometries.to_crs(pyproj.CRS.from_user_input(raster.crs))
+            except ProjError as error:
+                raise RefSAMError(
+                    code,
+                    f"'{path}' cannot be transformed into the CRS of raster '{raster.path}'; save it in that CRS.",
+                ) from error
+    back = ~raster.transform
+    moved: NDArray[Any] = shapely.transform(
+        shapely.force_2d(np.asarray(geometries)),
+        lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+        interleaved=False,
+    )
+    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
+    moved[lost] = shapely.Point()
+    return moved
+
+
+def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "input") -> list[str]:
+    """Return the value of a field as text for each feature, empty where it has none.
+
+    Raises:
+        RefSAMError: With that code when there is no such field.
+    """
+    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
+    if field not in fields:
+        known = f"it has {', '.join(fields)}" if fields else "it has no fields"
+        raise RefSAMError(code, f"'{path}' has no field '{field}'; {known}.")
+    missing = frame[field].isna()
+    return ["" if absent else _text(value) for value, absent in zip(frame[field], missing, strict=True)]
+
+
+def value_order(value: str) -> tuple[bool, float, str]:
+    """Key that sorts field values: numbers before words, by value."""
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
+
+
+def _text(value: object) -> str:
+    # Integer fields with an empty value arrive as floats.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -1,0 +1,123 @@
+"""Takes the README's screenshots; `scripts/screenshots` starts QGIS with this file.
+
+Each step acts as a person would and says how long to wait for the window to settle.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import processing
+import qgis.utils
+from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsVectorLayer
+from qgis.PyQt.QtCore import Qt, QTimer
+from qgis.PyQt.QtWidgets import QDockWidget, QLineEdit, QTreeView, QWidget
+from qgis.utils import iface
+
+FOLDER = Path(os.environ["REFSAM_SCREENSHOTS"])
+SAMPLE = Path(os.environ["REFSAM_ROOT"]) / "sample"
+SETTLE = 1500
+"""Milliseconds for a window to be laid out and painted."""
+PARAMETERS = {"CLASS_FIELD": "class", "ANNOTATION": "partial", "MIN_AREA": 4, "SIMPLIFY": 0.3}
+
+
+def grab(window: QWidget, name: str) -> None:
+    """Save what a window shows."""
+    assert window.grab().save(str(FOLDER / f"{name}.png"))
+
+
+def toolbox() -> QDockWidget:
+    """Return the Processing toolbox's dock."""
+    return iface.mainWindow().findChild(QDockWidget, "ProcessingToolbox")
+
+
+def steps() -> Iterator[int | Callable[[], object]]:
+    """Yield, between the steps, how many milliseconds to wait, or a function that says whether to go on."""
+    qgis.utils.loadPlugin("processing")
+    qgis.utils.loadPlugin("refsam_qgis")
+    qgis.utils.startPlugin("refsam_qgis")
+    main = iface.mainWindow()
+    main.resize(1500, 1000)
+    raster = QgsRasterLayer(str(SAMPLE / "scene.tif"), "scene")
+    examples = QgsVectorLayer(str(SAMPLE / "references.gpkg"), "examples")
+    QgsProject.instance().addMapLayers([raster, examples])
+    QgsProject.instance().setCrs(raster.crs())
+    iface.mapCanvas().setExtent(raster.extent())
+    toolbox().setVisible(True)
+    toolbox().findChild(QLineEdit).setText("refsam")
+    toolbox().findChild(QTreeView).expandAll()
+    yield 2 * SETTLE
+    grab(main, "toolbox")
+
+    dialog = processing.createAlgorithmDialog(
+        "refsam:segmentbyreference", {"INPUT": raster, "REFERENCES": examples, **PARAMETERS}
+    )
+    dialog.resize(1150, 800)
+    dialog.show()
+    yield SETTLE
+    grab(dialog, "dialog")
+    finished = []
+    dialog.algorithmFinished.connect(lambda successful, results: finished.append(successful))
+    dialog.runButton().click()
+    yield 8000
+    grab(dialog, "running")
+    yield lambda: finished
+    assert finished == [True], dialog.findChildren(QLineEdit)
+    yield SETTLE
+    dialog.close()
+    iface.setActiveLayer(raster)
+    iface.mapCanvas().setExtent(raster.extent())
+    iface.mapCanvas().refresh()
+    yield 2 * SETTLE
+    grab(main, "result")
+
+    from processing.gui.BatchAlgorithmDialog import BatchAlgorithmDialog
+
+    registry = QgsApplication.processingRegistry()
+    batch = BatchAlgorithmDialog(registry.algorithmById("refsam:segmentbyreference").create(), main)
+    batch.resize(1300, 500)
+    batch.show()
+    yield SETTLE
+    grab(batch, "batch")
+    batch.close()
+
+    from processing.modeler.ModelerDialog import ModelerDialog
+
+    provider = registry.providerById("refsam")
+    example = next(a for a in provider.algorithms() if a.groupId() == "Examples")
+    designer = ModelerDialog.create(example)
+    designer.resize(1400, 850)
+    designer.show()
+    yield SETTLE
+    designer.view().fitInView(designer.scene().itemsBoundingRect(), Qt.AspectRatioMode.KeepAspectRatio)
+    yield SETTLE
+    grab(designer, "designer")
+
+
+def advance() -> None:
+    """Run to the next pause; leave QGIS after the last step or the first failure."""
+    global condition
+    try:
+        if condition is not None and not condition():
+            QTimer.singleShot(200, advance)
+            return
+        condition = None
+        pause = next(script)
+    except StopIteration:
+        os._exit(0)  # an ordinary exit would ask whether to save the project
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os._exit(1)
+    if callable(pause):
+        condition, pause = pause, 0
+    QTimer.singleShot(pause, advance)
+
+
+script = steps()
+condition = None
+QTimer.singleShot(3000, advance)

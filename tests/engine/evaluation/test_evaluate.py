@@ -1,0 +1,268 @@
+"""A result against the truth, whole runs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from PIL import Image
+from rasterio.transform import Affine, from_origin
+from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
+
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.evaluation import evaluate
+from refsam_qgis.engine.evaluation.evaluate import run_evaluate
+from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.job import EvaluateJob
+from tests.engine.stand_ins import HALF_METRE, Recorder
+
+NAMES = ("road", "Building ")
+
+
+def patches(seed, shape=(60, 70)):
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 3, (10, 12)), np.ones((7, 7), int))[: shape[0], : shape[1]]
+    return labels.astype(np.uint8)
+
+
+def corners(*pixels):
+    """Rectangle of map coordinates from left, top, right, bottom in pixels of `HALF_METRE`."""
+    left, top, right, bottom = pixels
+    (x0, y0), (x1, y1) = HALF_METRE * (left, top), HALF_METRE * (right, bottom)
+    return shapely.box(x0, y1, x1, y0)
+
+
+def compare(reporter=None, **fields):
+    return run_evaluate(EvaluateJob(**fields), reporter or SilentReporter())
+
+
+def without_clock(record):
+    return {key: value for key, value in record.items() if key not in ("seconds", "outputs")}
+
+
+def test_pixel_figures_equal_scikit_learn(write_raster):
+    found, true = patches(0), patches(1)
+    true[:5, :9] = 99
+    found[20:22] = 255
+    record = compare(
+        result=write_raster(found[None], "result.tif", nodata=255), truth=write_raster(true[None], "t.tif", nodata=99),
+        result_classes=NAMES, truth_classes=("ROAD", "building"),
+    )  # fmt: skip
+    counted = (true != 99) & (found != 255)
+    y = true[counted], found[counted]
+    assert record["confusion"]["matrix"] == confusion_matrix(*y).tolist()
+    assert record["confusion"]["names"] == ["background", "ROAD", "building"]
+    for i, row in enumerate(record["classes"], 1):
+        for key, function in (("iou", jaccard_score), ("f1", f1_score), ("precision", precision_score),
+                              ("recall", recall_score)):  # fmt: skip
+            assert row[key] == pytest.approx(function(*y, labels=[i], average="micro"), abs=1e-4)
+    assert record["miou"] == pytest.approx(jaccard_score(*y, labels=[1, 2], average="macro"), abs=1e-4)
+    assert record["fb_iou"] == pytest.approx(jaccard_score(y[0] > 0, y[1] > 0, average="macro"), abs=1e-4)
+    assert record["accuracy"] == pytest.approx((y[0] == y[1]).mean(), abs=1e-4)
+    assert record["grid"]["pixels_compared"] == counted.sum()
+    assert record["aligned"] is None
+
+
+def test_blocks_change_nothing(write_raster, monkeypatch):
+    result, truth = write_raster(patches(0)[None], "result.tif"), write_raster(patches(1)[None], "truth.tif")
+    whole = compare(result=result, truth=truth, tolerance=3)
+    monkeypatch.setattr(evaluate, "BLOCK_PIXELS", 7 * 70)
+    recorder = Recorder()
+    assert without_clock(compare(recorder, result=result, truth=truth, tolerance=3)) == without_clock(whole)
+    fractions = [event[0] for event in recorder.events]
+    assert len(fractions) > 9 and fractions == sorted(fractions) and fractions[-1] == 1
+
+
+def test_polygons_equal_the_raster_they_outline(write_raster, write_vector):
+    true = np.zeros((40, 50), np.uint8)
+    true[4:14, 5:25], true[20:30, 30:44] = 1, 2
+    found = np.roll(true, 1, axis=1)
+    shapes = [corners(6, 4, 26, 14), corners(31, 20, 45, 30)]
+    truth = write_raster(true[None], "truth.tif")
+    result = write_vector(shapes, "result.gpkg", kind=["a", "b"])
+    names = ("a", "b")
+    by_polygons = compare(result=result, truth=truth, result_field="kind", truth_classes=names)
+    by_raster = compare(
+        result=write_raster(found[None], "r.tif"), truth=truth, result_classes=names, truth_classes=names
+    )
+    assert without_clock(by_polygons) == without_clock(by_raster)
+    assert by_polygons["object_f1"] == 1
+    assert by_polygons["classes"][0]["iou"] == pytest.approx(190 / 210, abs=1e-4)
+
+
+def test_two_vector_files_meet_on_a_grid_of_their_own(write_vector):
+    truth = [corners(0, 0, 20, 20), corners(20, 0, 40, 20), corners(50, 0, 70, 20)]
+    result = write_vector([corners(0, 0, 20, 20), corners(20, 0, 40, 15)], "result.gpkg")
+    record = compare(result=result, truth=write_vector(truth, "truth.gpkg"))
+    assert record["grid"]["gsd"] == pytest.approx(0.5, rel=0.01)  # a twentieth of an object's side
+    assert record["miou"] == pytest.approx((400 + 300) / 1200, abs=0.01)
+    row = record["classes"][0]
+    assert (row["truth_objects"], row["result_objects"], row["matched_objects"]) == (3, 2, 2)
+    assert row["object_iou"] == pytest.approx((1 + 0.75) / 2, abs=0.01)
+    coarse = compare(result=result, truth=write_vector(truth, "again.gpkg"), gsd=2.5)
+    assert coarse["grid"]["width"] <= 15
+    with pytest.raises(RefSAMError, match="pixels along the longer side"):
+        compare(result=result, truth=write_vector(truth, "more.gpkg"), gsd=1e-5)
+
+
+def test_vectors_in_degrees_are_compared_in_metres(write_vector):
+    square = shapely.box(8.0, 47.0, 8.001, 47.001)
+    path = write_vector([square], "truth.gpkg", crs="EPSG:4326")
+    record = compare(result=write_vector([square], "r.gpkg", crs="EPSG:4326"), truth=path, gsd=5.0)
+    assert record["grid"]["gsd"] == pytest.approx(5.0, rel=0.01)
+    assert record["miou"] == 1
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32640", "EPSG:4326"])
+def test_a_truth_on_another_grid_is_aligned_and_said_so(write_raster, crs):
+    found = np.zeros((80, 80), np.uint8)
+    found[20:60, 20:60] = 1
+    result = write_raster(found[None], "result.tif")
+    with rasterio.open(result) as dataset:
+        bounds = rasterio.warp.transform_bounds(dataset.crs, crs, *dataset.bounds)
+        box = rasterio.warp.transform_bounds(dataset.crs, crs, *corners(20, 20, 60, 60).bounds)
+    # Finer, with an origin of its own, and open at the left: what it does not cover does not count.
+    transform = from_origin(bounds[0] + (bounds[2] - bounds[0]) / 10, bounds[3], *((bounds[2] - bounds[0]) / 203,) * 2)
+    height = int((bounds[3] - bounds[1]) / transform.a) + 4
+    truth = rasterio.features.rasterize([(shapely.box(*box), 1)], (height, 190), transform=transform, dtype="uint8")
+    recorder = Recorder()
+    record = compare(recorder, result=result, truth=write_raster(truth[None], "t.tif", crs=crs, transform=transform))
+    assert record["miou"] > 0.93
+    assert record["grid"]["pixels_compared"] < 0.95 * 80 * 80
+    assert "aligned" in record["aligned"] and record["aligned"] in recorder.messages
+
+
+def test_a_shift_by_whole_pixels_is_no_alignment(write_raster):
+    labels = patches(3)
+    moved = HALF_METRE * Affine.translation(10, 5)
+    record = compare(
+        result=write_raster(labels[None], "result.tif"),
+        truth=write_raster(labels[5:, 10:][None], "truth.tif", transform=moved),
+    )
+    assert record["aligned"] is None and record["miou"] == 1
+    assert record["grid"]["pixels_compared"] == 55 * 60
+
+
+def test_rasters_without_any_crs(write_raster):
+    labels = patches(3)
+    result = write_raster(labels[None], "result.tif", crs=None)
+    truth = write_raster(np.kron(labels, np.ones((2, 2), np.uint8))[None], "truth.tif", crs=None,
+                         transform=HALF_METRE * Affine.scale(0.5))  # fmt: skip
+    record = compare(result=result, truth=truth)
+    assert record["aligned"] and record["miou"] == 1
+
+
+def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
+    labels = np.zeros((40, 40), np.uint8)
+    labels[10:20, 10:20] = 1
+    labels[30:35, 30:35] = 1
+    result = write_raster(labels[None], "result.tif")
+    truth = write_vector([corners(10, 10, 20, 20)], "truth.gpkg")
+    assert compare(result=result, truth=truth)["miou"] == pytest.approx(0.8)
+    record = compare(result=result, truth=truth, extent=corners(5, 5, 25, 25).bounds)
+    assert record["miou"] == 1 and record["grid"]["pixels_compared"] == 400
+    with pytest.raises(RefSAMError, match="holds no pixel"):
+        compare(result=result, truth=truth, extent=(0, 0, 1, 1))
+
+
+def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_vector):
+    labels = np.zeros((20, 20), np.uint8)
+    labels[:10] = 1
+    ours = write_raster(labels[None], "ours.tif")
+    with rasterio.open(ours, "r+") as dataset:
+        dataset.update_tags(1, CLASS_1="roof", CLASS_2="pool")
+    described = write_raster(labels[None], "described.tif")
+    with rasterio.open(described, "r+") as dataset:
+        dataset.set_band_description(1, "roof")
+    by_id = write_vector([corners(0, 0, 20, 10)], "ids.gpkg", code=[1])
+    assert compare(result=described, truth=ours)["confusion"]["names"] == ["background", "roof", "pool"]
+    bare = write_raster(labels[None], "bare.tif")
+    assert compare(result=by_id, truth=bare, result_field="code")["confusion"]["names"] == ["background", "1"]
+    assert compare(result=by_id, truth=described)["confusion"]["names"] == ["background", "roof"]
+
+
+def test_classes_of_one_side_alone_count_as_missed_or_wrong(write_raster):
+    true, found = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    true[:5], true[10:] = 1, 2
+    found[:5], found[6:8] = 1, 2
+    recorder = Recorder()
+    record = compare(
+        recorder, result=write_raster(found[None], "r.tif"), truth=write_raster(true[None], "t.tif"),
+        result_classes=("road", "pool"), truth_classes=("road", "tree"),
+    )  # fmt: skip
+    assert [(row["class"], row["iou"]) for row in record["classes"]] == [("road", 1), ("tree", 0), ("pool", 0)]
+    assert record["unmatched"] == {"truth": ["tree"], "result": ["pool"]}
+    assert any("tree" in message and "missed" in message for message in recorder.messages)
+
+
+def test_outputs_hold_the_same_figures(write_raster, tmp_path):
+    paths = {name: str(tmp_path / f"out.{suffix}") for name, suffix in
+             (("table", "csv"), ("report", "json"), ("picture", "png"))}  # fmt: skip
+    record = compare(
+        result=write_raster(patches(0)[None], "r.tif"), truth=write_raster(patches(1)[None], "t.tif"), **paths
+    )
+    assert record["outputs"] == paths
+    with open(paths["table"], encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == ["1", "2", "all"]
+    assert float(rows[-1]["iou"]) == record["miou"]
+    assert int(rows[-1]["truth_objects"]) == sum(row["truth_objects"] for row in record["classes"])
+    with open(paths["report"], encoding="utf-8") as stream:
+        assert json.load(stream)["result"]["confusion"] == record["confusion"]
+    assert Image.open(paths["picture"]).width >= 720
+
+
+def test_an_empty_result_missed_everything(write_vector, write_raster):
+    labels = np.zeros((20, 20), np.uint8)
+    labels[:10] = 1
+    record = compare(result=write_vector([], "none.gpkg"), truth=write_raster(labels[None], "truth.tif"))
+    assert record["miou"] == 0 and record["object_recall"] == 0
+
+
+def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vector, tmp_path):
+    labels = patches(0)
+    raster = write_raster(labels[None], "raster.tif")
+    here = write_vector([corners(0, 0, 9, 9)], "here.gpkg", kind=["tree"])
+    away = write_vector([shapely.box(0, 0, 9, 9)], "away.gpkg")
+    text = tmp_path / "notes.txt"
+    text.write_text("no layer")
+    many = np.arange(400, dtype=np.int32).reshape(1, 20, 20)
+
+    def message(**fields):
+        with pytest.raises(RefSAMError) as raised:
+            compare(**fields)
+        assert raised.value.code == "input"
+        return str(raised.value)
+
+    assert "road, pool" in message(result=raster, truth=here, truth_field="kind", result_classes=("road", "pool"))
+    assert "has no field 'sort'; it has kind" in message(result=here, truth=raster, result_field="sort")
+    assert "has no field 'kind'" in message(result=raster, truth=here, result_field="kind")
+    assert "lies where" in message(result=raster, truth=away)
+    assert "lie apart" in message(result=here, truth=away)
+    assert "has no data where" in message(
+        result=raster, truth=write_raster(labels[None], "far.tif", transform=from_origin(0, 0, 0.5, 0.5))
+    )
+    assert "has no CRS" in message(result=raster, truth=write_raster(labels[None], "bare.tif", crs=None))
+    assert "neither a raster" in message(result=raster, truth=str(text))
+    assert "does not exist" in message(result=str(tmp_path / "gone.tif"), truth=raster)
+    assert "fractions" in message(result=write_raster(np.full((1, 60, 70), 0.5, np.float32), "p.tif"), truth=raster)
+    assert "different or negative" in message(result=write_raster(many, "objects.tif"), truth=raster)
+    assert "no polygons" in message(result=write_vector([shapely.Point(0, 0)], "point.gpkg"), truth=raster)
+    left, right = labels.copy(), labels.copy()
+    left[:, :35], right[:, 35:] = 99, 99
+    assert "share no pixel" in message(
+        result=write_raster(left[None], "left.tif", nodata=99), truth=write_raster(right[None], "right.tif", nodata=99)
+    )
+    assert "must end in .csv" in message(result=raster, truth=here, table=str(tmp_path / "t.txt"))
+
+
+def test_cancelling_leaves_nothing(write_raster, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK_PIXELS", 70)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result, truth = write_raster(patches(0)[None], "r.tif"), write_raster(patches(1)[None], "t.tif")
+    with pytest.raises(JobCancelled):
+        compare(Recorder(cancel_after=150), result=result, truth=truth, table=str(folder / "t.csv"))
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from rasterio.crs import CRS
+
+from refsam_qgis.engine.rasters.geodesy import GroundMeasure
+
+PLACES = {
+    "UTM": (32640, (3e5, 2.7e6, 6e5, 2.9e6)),
+    "degrees": (4326, (-179, -85, 179, 85)),
+    "antimeridian": (4326, (179.9995, 50, 180.0005, 60)),
+    "Antarctica": (3031, (-2e6, -2e6, 2e6, 2e6)),
+    "North Pole": (3995, (-3e4, -3e4, 3e4, 3e4)),
+    "Web Mercator": (3857, (-1e7, 5e6, 1e7, 1e7)),
+}
+
+
+def discs(box, radii, seed=0):
+    centres = np.random.default_rng(seed).uniform(box[:2], box[2:], (len(radii), 2))
+    rings = [
+        shapely.Point(centre).buffer(radius) - shapely.Point(centre).buffer(0.4 * radius)
+        for centre, radius in zip(centres, radii, strict=True)
+    ]
+    return np.array(rings)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_areas_are_those_of_geodesic_polygons(place):
+    code, box = PLACES[place]
+    crs = CRS.from_epsg(code)
+    unit = 1e-5 if code == 4326 else 1.0
+    polygons = discs(box, np.geomspace(100, 3000, 60) * unit)
+    polygons[0] = shapely.MultiPolygon([polygons[0], shapely.transform(polygons[0], lambda xy: xy + 500 * unit)])
+    if place == "North Pole":
+        polygons[1] = shapely.Point(0, 0).buffer(2000)
+    on_globe = shapely.transform(
+        shapely.orient_polygons(polygons),
+        pyproj.Transformer.from_crs(crs, pyproj.CRS(crs).geodetic_crs, always_xy=True).transform,
+        interleaved=False,
+    )
+    geod = pyproj.CRS(crs).get_geod()
+    expected = [abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in on_globe]
+    assert np.allclose(GroundMeasure(crs).areas(polygons), expected, rtol=3e-6)
+
+
+def test_areas_of_specks_keep_their_digits():
+    """Independent: over so little ground the map's own areal scale is constant."""
+    polygons = discs((4e5, 2.7e6, 6e5, 2.8e6), np.full(50, 0.5))
+    centres = shapely.get_coordinates(shapely.centroid(polygons))
+    utm = pyproj.Proj(32640)
+    scale = utm.get_factors(*utm(*centres.T, inverse=True)).areal_scale
+    assert np.allclose(GroundMeasure(CRS.from_epsg(32640)).areas(polygons) * scale, shapely.area(polygons), rtol=1e-7)
+
+
+def test_aspect_of_a_degree():
+    measure = GroundMeasure(CRS.from_epsg(4326))
+    points = np.array([[10.0, 0.0], [10.0, 45.0], [-70.0, -60.0]])
+    geod = pyproj.Geod(ellps="WGS84")
+    for (x, y), aspect in zip(points, measure.aspects(points), strict=True):
+        along, up = geod.inv(x - 1e-4, y, x + 1e-4, y)[2], geod.inv(x, y - 1e-4, x, y + 1e-4)[2]
+        assert aspect == pytest.approx(along / up, rel=1e-6)
+    assert GroundMeasure(CRS.from_epsg(32640)).aspects(points).tolist() == [1, 1, 1]
+    assert GroundMeasure(None).aspects(points).tolist() == [1, 1, 1]

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from rasterio.windows import Window
+from shapely.geometry import Point, box
+
+from refsam_qgis.engine.rasters.grid import TileGrid
+from refsam_qgis.engine.rasters.stitch import SeenObject, Stitcher
+
+WIDTH, HEIGHT, SIDE, OVERLAP = 260, 180, 100, 20
+
+
+def tiles(width=WIDTH, height=HEIGHT, side=SIDE, overlap=OVERLAP):
+    for tile in TileGrid(width, height, side, overlap).tiles(Window(0, 0, width, height)):
+        yield Window(min(tile.column, width - side), min(tile.row, height - side), side, side)
+
+
+def frame(window):
+    return box(window.col_off, window.row_off, window.col_off + window.width, window.row_off + window.height)
+
+
+def stitch(objects, see=lambda shape, window: shape, max_overlap=0.7, **options):
+    """Show each tile what lies in it of every object, and collect."""
+    stitcher = Stitcher(WIDTH, HEIGHT, 2, max_overlap)
+    for window in tiles():
+        stitcher.release(window.row_off)
+        views = [see(shape, window) for shape in objects]
+        parts = [shape.intersection(frame(window)) for shape in views if shape is not None]
+        stitcher.add(window, [SeenObject(part, 0.9, 0.95) for part in parts if part.area > 0])
+    return stitcher.finish()
+
+
+def test_each_object_comes_once_and_whole():
+    rng = np.random.default_rng(1)
+    objects = [box(x, y, x + 7, y + 7) for x in range(3, WIDTH - 8, 16) for y in range(3, HEIGHT - 8, 16)]
+    objects += [box(60, 50, 200, 58), box(20, 10, 30, 175), Point(130, 120).buffer(45)]
+    rng.shuffle(objects)
+    found = stitch(objects)
+    assert len(found) == len(objects)
+    for shape in objects:
+        assert sum(shape.symmetric_difference(item.outline).area < 1e-6 * shape.area for item in found) == 1
+
+
+def test_a_ring_through_all_tiles_is_one():
+    ring = box(10, 10, 250, 170).difference(box(22, 22, 238, 158))
+    found = stitch([ring])
+    assert len(found) == 1 and found[0].outline.symmetric_difference(ring).area < 1e-6
+
+
+def test_views_that_differ_a_little_are_one():
+    def see(shape, window):
+        return shapely.affinity.translate(shape, 0.5 * (window.col_off > 0), 0.5 * (window.row_off > 0))
+
+    found = stitch([box(85, 30, 95, 40), box(60, 60, 140, 75), box(200, 100, 220, 120)], see)
+    assert len(found) == 3 and sorted(round(item.outline.area, -2) for item in found) == [100, 400, 1200]
+
+
+def test_the_better_of_two_whole_views_stays():
+    stitcher = Stitcher(180, 100, 2, 0.7)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(box(84, 40, 94, 50), 0.8, 0.9)])
+    stitcher.add(Window(80, 0, 100, 100), [SeenObject(box(84, 40, 95, 50), 0.9, 0.8)])
+    (found,) = stitcher.finish()
+    assert (found.score, found.stability, found.outline.bounds) == (0.9, 0.8, (84, 40, 95, 50))
+
+
+def test_nested_objects_stay_two():
+    house, yard = box(70, 40, 110, 70), box(40, 20, 160, 90)
+    found = stitch([house, yard])
+    assert sorted(item.outline.area for item in found) == [house.area, yard.area]
+
+
+def test_a_piece_is_dropped_where_the_neighbour_sees_more():
+    # The right tile shows the whole object; the left one only its end, misshapen, and a sliver nobody else confirms.
+    stitcher = Stitcher(180, 100, 2, 0.7)
+    stitcher.add(
+        Window(0, 0, 100, 100),
+        [SeenObject(box(90, 40, 100, 50), 0.9, 0.9), SeenObject(box(88, 70, 100, 74), 0.9, 0.9)],
+    )
+    stitcher.add(Window(80, 0, 100, 100), [SeenObject(box(89, 39, 120, 50), 0.7, 0.7)])
+    (found,) = stitcher.finish()
+    assert found.outline.equals(box(89, 39, 120, 50)) and found.score == 0.7
+
+
+def test_a_piece_that_no_neighbour_could_see_stays():
+    stitcher = Stitcher(180, 100, 2, 0.7)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(box(20, 40, 100, 50), 0.9, 0.9)])
+    stitcher.add(Window(80, 0, 100, 100), [])
+    assert len(stitcher.finish()) == 1
+
+
+def test_stitched_pieces_share_their_scores_by_area():
+    stitcher = Stitcher(180, 100, 2, 0.7)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(box(40, 40, 100, 50), 0.6, 1.0)])
+    stitcher.add(Window(80, 0, 100, 100), [SeenObject(box(80, 40, 110, 50), 0.9, 0.4)])
+    (found,) = stitcher.finish()
+    assert found.outline.equals(box(40, 40, 110, 50))
+    assert found.score == pytest.approx(0.7) and found.stability == pytest.approx(0.8)
+
+
+def test_only_what_later_tiles_can_touch_is_compared():
+    stitcher = Stitcher(WIDTH, HEIGHT, 2, 0.7)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(box(10, 10, 20, 20), 0.9, 0.9)])
+    stitcher.release(80)
+    stitcher.add(Window(0, 80, 100, 100), [SeenObject(box(10, 90, 20, 100), 0.9, 0.9)])
+    assert len(stitcher.finish()) == 2

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from rasterio.crs import CRS
+
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters.objects import ObjectTable
+from refsam_qgis.engine.rasters.writers import LAYER, merge_polygons, write_polygons, write_prompted
+
+UTM = CRS.from_epsg(32640)
+CLASSES = ["Gebäude", "road"]
+
+
+def objects(count=3, offset=0.0):
+    x = 500000.0 + offset + 10 * np.arange(count)
+    return ObjectTable(
+        shapely.box(x, 2.79e6, x + 8, 2.79e6 + 6),
+        np.arange(count, dtype=np.int64) * 7 + 2**33,
+        np.arange(count, dtype=np.int32) % 2 + 1,
+        np.linspace(0.5, 1, count),
+        np.full(count, 48.25),
+    )
+
+
+def schema(path):
+    info = pyogrio.read_info(path, layer=LAYER)
+    return info["geometry_type"], list(zip(info["fields"].tolist(), info["dtypes"].tolist(), strict=True))
+
+
+def test_fields_and_values(tmp_path):
+    path = str(tmp_path / "a.gpkg")
+    table = objects()
+    write_polygons(path, table, CLASSES, UTM)
+    assert schema(path) == (
+        "Polygon",
+        [
+            ("object_id", "int64"),
+            ("class", "object"),
+            ("class_id", "int32"),
+            ("score", "float64"),
+            ("area_m2", "float64"),
+        ],
+    )
+    read = gpd.read_file(path)
+    assert read.crs.to_epsg() == 32640
+    assert read["object_id"].tolist() == table.object_ids.tolist()
+    assert read["class"].tolist() == ["Gebäude", "road", "Gebäude"]
+    assert read["score"].tolist() == table.scores.tolist() and read["area_m2"].tolist() == table.areas.tolist()
+    assert shapely.equals(read.geometry.to_numpy(), table.polygons).all()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_layers_survive_a_shapefile(tmp_path, count):
+    path, copy = str(tmp_path / "a.gpkg"), str(tmp_path / "b.shp")
+    write_polygons(path, objects(count), CLASSES, UTM)
+    frame = gpd.read_file(path)
+    pyogrio.write_dataframe(frame, copy, driver="ESRI Shapefile", geometry_type="Polygon")
+    again = gpd.read_file(copy)
+    assert again.columns.tolist() == frame.columns.tolist()
+    info = pyogrio.read_info(copy)
+    kinds = {name: dtype[0] for name, dtype in zip(info["fields"].tolist(), info["dtypes"].tolist(), strict=True)}
+    assert kinds == {"object_id": "i", "class": "o", "class_id": "i", "score": "f", "area_m2": "f"}
+    assert again.crs.to_epsg() == 32640 and len(again) == count
+    for name in ("object_id", "class", "class_id"):
+        assert again[name].tolist() == frame[name].tolist()
+    assert np.allclose(again["score"], frame["score"], rtol=1e-12)
+    assert np.allclose(again["area_m2"], frame["area_m2"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("crs", [UTM, None])
+def test_prompted_objects_are_multipolygons(tmp_path, crs):
+    path = str(tmp_path / "a.gpkg")
+    table = objects()
+    shapes = table.polygons.copy()
+    shapes[1] = shapely.MultiPolygon([shapes[1], shapely.transform(shapes[1], lambda xy: xy + 100)])
+    write_prompted(path, shapes, table.object_ids, table.scores, table.scores / 2, table.areas, crs)
+    kind, fields = schema(path)
+    assert kind == "MultiPolygon" and [name for name, _ in fields] == ["object_id", "score", "stability", "area_m2"]
+    read = gpd.read_file(path)
+    assert shapely.get_num_geometries(read.geometry.to_numpy()).tolist() == [1, 2, 1]
+    assert read["stability"].tolist() == (table.scores / 2).tolist()
+
+
+def test_merged_layers_have_their_source_and_one_crs(tmp_path):
+    table = objects()
+    in_degrees = ObjectTable(
+        gpd.GeoSeries(table.polygons, crs=32640).to_crs(4326).to_numpy(), *list(vars(table).values())[1:]
+    )
+    write_polygons(str(tmp_path / "a.gpkg"), table, CLASSES, UTM)
+    write_polygons(str(tmp_path / "b.gpkg"), in_degrees, CLASSES, CRS.from_epsg(4326))
+    write_polygons(str(tmp_path / "c.gpkg"), objects(0), CLASSES, UTM)
+    layers = [(name, str(tmp_path / f"{name}.gpkg")) for name in "abc"]
+    merged = str(tmp_path / "merged.gpkg")
+    assert merge_polygons(merged, iter(layers), UTM) == 6
+    assert schema(merged)[1][:2] == [("source", "object"), ("object_id", "int64")]
+    read = gpd.read_file(merged)
+    assert read["source"].tolist() == ["a"] * 3 + ["b"] * 3
+    assert read.crs.to_epsg() == 32640
+    assert read["object_id"].tolist() == table.object_ids.tolist() * 2
+    assert shapely.equals_exact(read.geometry[3:].to_numpy(), table.polygons, 1e-3).all()
+    for crs in (UTM, None):
+        assert merge_polygons(str(tmp_path / f"{crs is None}.gpkg"), [], crs) == 0
+        assert schema(str(tmp_path / f"{crs is None}.gpkg"))[1] == schema(merged)[1]
+
+
+def test_layers_without_a_crs_merge(tmp_path):
+    write_polygons(str(tmp_path / "a.gpkg"), objects(), CLASSES, None)
+    merged = str(tmp_path / "merged.gpkg")
+    for crs in (None, UTM):
+        assert merge_polygons(merged, [("a", str(tmp_path / "a.gpkg"))], crs) == 3
+        assert shapely.equals(gpd.read_file(merged).geometry.to_numpy(), objects().polygons).all()
+
+
+def test_a_closed_folder_is_one_sentence(tmp_path):
+    with pytest.raises(RefSAMError, match="cannot be written") as caught:
+        write_polygons(str(tmp_path / "no" / "a.gpkg"), objects(), CLASSES, UTM)
+    assert caught.value.code == "disk"

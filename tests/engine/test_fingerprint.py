@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from shapely.geometry import LineString, Point, box
+
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.fingerprint import fingerprint, raster_identity, references_identity
+from refsam_qgis.engine.job import ReferenceSource
+
+MARKS = [box(0, 0, 10, 10), LineString([(0, 0), (5, 7)]), Point(3, 4)]
+
+
+@pytest.fixture
+def raster(write_raster):
+    return write_raster(np.zeros((3, 20, 30), np.uint8), "raster 影.tif")
+
+
+def marks_of(write_vector, geometries=MARKS, name="marks.gpkg", crs="EPSG:32640", kinds=("a", "b", None)):
+    return ReferenceSource(write_vector(geometries, name, crs, kind=list(kinds), note=["x"] * 3), class_field="kind")
+
+
+def test_the_order_of_fields_does_not_matter():
+    assert fingerprint({"a": 1, "b": [2.5, None]}) == fingerprint({"b": [2.5, None], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_equal_marks_are_equal_wherever_they_are_written(write_vector, tmp_path):
+    source = marks_of(write_vector)
+    copy = tmp_path / "other.geojson"
+    frame = gpd.read_file(source.vector)
+    frame["note"] = "something else"
+    frame.to_file(copy)
+    moved = ReferenceSource(str(copy), class_field="kind")
+    again = tmp_path / "again.gpkg"
+    frame.to_file(again, layer="renamed")
+    assert references_identity(source) == references_identity(ReferenceSource(str(again), class_field="kind"))
+    assert references_identity(moved)["marks"]  # of another format: readable, and as good as others
+
+
+@pytest.mark.parametrize("change", ["geometry", "class", "crs", "order", "number", "field", "annotation", "negatives"])
+def test_marks_that_differ(write_vector, change):
+    source = marks_of(write_vector)
+    others = {
+        "geometry": lambda: marks_of(write_vector, [box(0, 0, 10, 11), *MARKS[1:]], "o.gpkg"),
+        "class": lambda: marks_of(write_vector, name="o.gpkg", kinds=("a", "c", None)),
+        "crs": lambda: marks_of(write_vector, name="o.gpkg", crs="EPSG:32639"),
+        "order": lambda: marks_of(write_vector, [MARKS[1], MARKS[0], MARKS[2]], "o.gpkg"),
+        "number": lambda: ReferenceSource(write_vector(MARKS[:1], "o.gpkg", kind=["a"]), class_field="kind"),
+        "field": lambda: ReferenceSource(source.vector),
+        "annotation": lambda: ReferenceSource(source.vector, class_field="kind", annotation="partial"),
+        "negatives": lambda: ReferenceSource(source.vector, class_field="kind", negatives=source.vector),
+    }
+    assert references_identity(source) != references_identity(others[change]())
+
+
+def test_the_raster_of_the_marks_counts(write_vector, raster):
+    source = ReferenceSource(marks_of(write_vector).vector, raster)
+    before = references_identity(source)
+    assert references_identity(source) == before
+    os.utime(raster)
+    assert references_identity(source) != before
+
+
+def test_a_reference_set_counts_by_its_bytes(tmp_path):
+    one, copy, other = (tmp_path / f"{name}.refset" for name in ("one", "copy", "other"))
+    one.write_bytes(bytes(3_000_000))
+    shutil.copy(one, copy)
+    other.write_bytes(bytes(2_999_999) + b"\1")
+    identities = [references_identity(ReferenceSource(refset=str(path))) for path in (one, copy, other)]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_files_that_are_not_there_are_named(tmp_path, raster):
+    with pytest.raises(RefSAMError, match=r"gone\.gpkg' does not exist"):
+        references_identity(ReferenceSource(str(tmp_path / "gone.gpkg")))
+    with pytest.raises(RefSAMError, match=r"gone\.refset' cannot be read"):
+        references_identity(ReferenceSource(refset=str(tmp_path / "gone.refset")))
+    with pytest.raises(RefSAMError, match=r"gone\.tif' does not exist"):
+        raster_identity(str(tmp_path / "gone.tif"))
+    with pytest.raises(RefSAMError, match=r"'.*' cannot be read"):
+        references_identity(ReferenceSource(raster))
+
+
+def change_content(path):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(np.ones((3, 20, 30), np.uint8))
+
+
+def change_sidecar_georeference(path):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.nodata = 7
+
+
+@pytest.mark.parametrize("change", [os.utime, change_content, change_sidecar_georeference])
+def test_a_changed_raster_is_another(raster, change):
+    before = raster_identity(raster)
+    change(raster)
+    assert raster_identity(raster) != before
+
+
+def test_statistics_and_overviews_of_other_programs_do_not_count(raster):
+    before = raster_identity(raster)
+    Path(raster + ".aux.xml").write_text("<PAMDataset><Metadata><MDI key='A'>1</MDI></Metadata></PAMDataset>")
+    shutil.copy(raster, raster + ".ovr")
+    assert raster_identity(raster) == before
+
+
+def test_the_parts_of_a_mosaic_count(raster, tmp_path):
+    """A VRT as text: its own file stays the same when its source changes."""
+    vrt = tmp_path / "mosaic.vrt"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="0">{raster}</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    before = raster_identity(str(vrt))
+    os.utime(raster)
+    assert raster_identity(str(vrt)) != before

@@ -1,0 +1,454 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.folder import run_folder
+from refsam_qgis.engine.job import FolderJob, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
+from refsam_qgis.engine.segment import run_segment
+from tests.engine.stand_ins import HALF_METRE, RED, CoarseSegmenter, Recorder, painted
+from tests.engine.test_segment import mark_at
+
+ROOT = Path(__file__).resolve().parents[2]
+READING = RasterOptions(tile_size=128)
+
+
+class Loads:
+    """Gives one stand-in and counts how often it is asked."""
+
+    def __init__(self, model=None):
+        self.model = model or CoarseSegmenter()
+        self.count = 0
+
+    def __call__(self, options):
+        self.count += 1
+        return self.model
+
+
+def scene(seed, side=260):
+    image = painted(side, side, [(slice(40, 60), slice(40, 60), RED), (slice(150, 190), slice(100, 140), RED)])
+    noise = np.random.default_rng(seed).integers(0, 30, image.shape, dtype=np.uint8)
+    return image + noise
+
+
+@pytest.fixture
+def references(write_raster, write_vector):
+    """Marks on a raster that is not searched."""
+    raster = write_raster(scene(0), "examples/where.tif")
+    return ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)], "examples/marks.gpkg"), raster)
+
+
+@pytest.fixture
+def folder(tmp_path, write_raster):
+    """Ten rasters, two of them in a folder inside, and two broken ones."""
+    names = [f"bild {number} 影.tif" for number in range(8)] + ["inner/bild 1 影.tif", "inner/b.TIFF"]
+    for number, name in enumerate(names):
+        write_raster(scene(number), f"in/{name}")
+    (tmp_path / "in" / "foreign.tif").write_text("no raster")
+    damaged = write_raster(np.random.default_rng(1).integers(0, 256, (3, 400, 400), dtype=np.uint8), "in/half.tif",
+                           compress="deflate")  # fmt: skip
+    with open(damaged, "r+b") as stream:
+        stream.truncate(300_000)
+    (tmp_path / "in" / "notes.txt").write_text("not searched")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def few(tmp_path, write_raster):
+    """Three rasters and a broken one."""
+    for name in ("a.tif", "b 影.tif", "inner/b.TIFF"):
+        write_raster(scene(len(name)), f"in/{name}")
+    (tmp_path / "in" / "foreign.tif").write_text("no raster")
+    return tmp_path / "in"
+
+
+def job(references, folder, **options):
+    options = {"recursive": True, "raster": READING, "output_folder": str(folder.parent / "out"), **options}
+    return FolderJob(references, folder=str(folder), **options)
+
+
+def snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def failures_of(path):
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_ten_of_twelve_are_done_and_two_have_reasons(references, folder, tmp_path):
+    reporter, load = Recorder(), Loads()
+    asked = job(references, folder, failures=str(tmp_path / "failed.csv"))
+    result = run_folder(asked, reporter, load)
+    assert (result["done"], result["skipped"], result["failed"]) == (10, 0, 2) and load.count == 1
+    reasons = {entry["source"]: entry["reason"] for entry in result["failures"]}
+    assert set(reasons) == {"foreign.tif", "half.tif"}
+    assert "cannot be read as a raster" in reasons["foreign.tif"] and "is damaged near row" in reasons["half.tif"]
+    assert failures_of(tmp_path / "failed.csv") == result["failures"]
+    out = tmp_path / "out"
+    stems = {path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*.gpkg")}
+    assert stems == {*(f"bild {n} 影" for n in range(8)), "inner/bild 1 影", "inner/b"}
+    for stem in stems:
+        assert (out / f"{stem}.tif").is_file() and (out / f"{stem}.json").is_file()
+    assert result["object_count"] == sum(len(gpd.read_file(out / f"{stem}.gpkg")) for stem in stems) == 20
+    assert [entry["status"] for entry in result["rasters"]].count("done") == 10
+    assert result["device"] == "cpu"
+    fractions = [fraction for fraction, _, _ in reporter.events]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+    assert all(left is None or left >= 0 for _, _, left in reporter.events)
+    assert any("(3 of " in stage and left is not None for _, stage, left in reporter.events)
+
+
+def test_results_equal_those_of_the_raster_alone(references, few, tmp_path):
+    run_folder(job(references, few, probability=True), Recorder(), Loads())
+    outputs = SegmentOutputs(*(str(tmp_path / name) for name in ("p.gpkg", "m.tif", "q.tif", "r.json")))
+    alone = SegmentJob(str(few / "inner" / "b.TIFF"), references, outputs, raster=READING)
+    run_segment(alone, Recorder(), Loads())
+    for one, other in ((outputs.mask, "b.tif"), (outputs.probability, "b_probability.tif")):
+        assert Path(one).read_bytes() == (tmp_path / "out" / "inner" / other).read_bytes()
+    objects, others = (gpd.read_file(path) for path in (outputs.polygons, tmp_path / "out" / "inner" / "b.gpkg"))
+    assert objects.equals(others)
+    report = json.loads((tmp_path / "out" / "inner" / "b.json").read_text(encoding="utf-8"))
+    assert report["source"] == "inner/b.TIFF" and report["job"]["input"].endswith("b.TIFF")
+
+
+def test_a_second_run_does_nothing(references, folder, tmp_path):
+    asked = job(references, folder, failures=str(tmp_path / "failed.csv"))
+    first = run_folder(asked, Recorder(), Loads())
+    before = snapshot(tmp_path / "out")
+    load = Loads()
+    second = run_folder(asked, Recorder(), load)
+    assert load.count == 0 and snapshot(tmp_path / "out") == before
+    assert (second["done"], second["skipped"], second["failed"]) == (0, 10, 2)
+    assert second["failures"] == first["failures"] == failures_of(tmp_path / "failed.csv")
+    assert second["object_count"] == first["object_count"] and second["device"] is None
+
+
+QUIET = """
+import json, sys, time
+start = time.perf_counter()
+from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.job import from_dict
+from refsam_qgis.engine.runner import run_job
+result = run_job(from_dict(json.load(sys.stdin)), SilentReporter())
+print(json.dumps([result["skipped"], "torch" in sys.modules, time.perf_counter() - start]))
+"""
+
+
+def test_a_second_run_needs_no_torch(references, few, tmp_path):
+    asked = job(references, few)
+    run_folder(asked, Recorder(), Loads())
+    document = json.dumps(to_dict(asked))
+    done = subprocess.run([sys.executable, "-c", QUIET], input=document, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    skipped, torch_is_loaded, seconds = json.loads(done.stdout)
+    assert skipped == 3 and not torch_is_loaded and seconds < 5
+
+
+def copied_marks(references, tmp_path):
+    """The same marks in a new file with other bytes, as the host writes them."""
+    copy = tmp_path / "another name.gpkg"
+    gpd.read_file(references.vector).to_file(copy, layer="renamed")
+    return ReferenceSource(str(copy), references.raster)
+
+
+def test_what_did_not_change_is_not_done_again(references, few, tmp_path):
+    run_folder(job(references, few), Recorder(), Loads())
+    load = Loads()
+    for raster in few.glob("[ab]*.tif"):
+        Path(f"{raster}.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # as QGIS leaves behind
+    with open(tmp_path / "out" / "a.gpkg", "ab") as stream:
+        stream.write(bytes(100))  # somebody added to it
+    result = run_folder(job(copied_marks(references, tmp_path), few), Recorder(), load)
+    assert (result["done"], result["skipped"], load.count) == (0, 3, 0)
+
+
+def touch(folder):
+    os.utime(folder / "b 影.tif")
+
+
+def replace(folder):
+    shutil.copy(folder / "a.tif", folder / "b 影.tif")
+
+
+def lose_mask(folder):
+    (folder.parent / "out" / "b 影.tif").unlink()
+
+
+def lose_polygons(folder):
+    (folder.parent / "out" / "b 影.gpkg").unlink()
+
+
+def shorten_mask(folder):
+    path = folder.parent / "out" / "b 影.tif"
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def lose_report(folder):
+    (folder.parent / "out" / "b 影.json").write_text("{")
+
+
+@pytest.mark.parametrize("change", [touch, replace, lose_mask, lose_polygons, shorten_mask, lose_report])
+def test_only_what_is_missing_or_changed_is_done_again(references, few, change):
+    run_folder(job(references, few), Recorder(), Loads())
+    change(few)
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"]) == (1, 2)
+    assert [entry["source"] for entry in result["rasters"] if entry["status"] == "done"] == ["b 影.tif"]
+
+
+@pytest.mark.parametrize("change", ["threshold", "marks", "redo", "tile_size", "separate", "probability", "annotation"])
+def test_what_concerns_all_is_done_again_for_all(references, few, write_vector, change):
+    run_folder(job(references, few), Recorder(), Loads())
+    options = {"threshold": {"threshold": 0.4}, "redo": {"redo": True}, "separate": {"separate": 0.2},
+               "tile_size": {"raster": RasterOptions(tile_size=100)}, "probability": {"probability": True}}  # fmt: skip
+    if change == "marks":
+        other = write_vector([mark_at(HALF_METRE, 40, 40), mark_at(HALF_METRE, 105, 155)], "more.gpkg")
+        references = ReferenceSource(other, references.raster)
+    if change == "annotation":
+        references = ReferenceSource(references.vector, references.raster, annotation="partial")
+    result = run_folder(job(references, few, **options.get(change, {})), Recorder(), Loads())
+    assert (result["done"], result["failed"]) == (3, 1)
+
+
+def test_a_mended_raster_is_done(references, folder, write_raster):
+    run_folder(job(references, folder), Recorder(), Loads())
+    for name in ("half.tif", "foreign.tif"):
+        write_raster(scene(5), f"in/{name}")
+    result = run_folder(job(references, folder), Recorder(), Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (2, 10, 0)
+
+
+def test_results_of_equal_stems_do_not_collide(references, tmp_path, write_raster):
+    for name in ("a.tif", "a.tiff", "sub/a.tif", "a_tiff.tif", "b.tif", "b_probability.tif", "A.TIF"):
+        write_raster(scene(len(name)), f"in/{name}")
+    asked = job(references, tmp_path / "in", probability=True)
+    result = run_folder(asked, Recorder(), Loads())
+    written = [path for entry in result["rasters"] for path in entry["outputs"].values()]
+    assert result["done"] == 7 and len({path.lower() for path in written}) == len(written) == 28
+    assert run_folder(asked, Recorder(), Loads())["skipped"] == 7
+
+
+def test_rasters_of_a_list(references, folder, tmp_path):
+    paths = [str(folder / "bild 1 影.tif"), str(folder / "inner" / "bild 1 影.tif"), str(folder / "bild 2 影.tif"),
+             str(folder / "missing.tif"), str(folder / "bild 2 影.tif")]  # fmt: skip
+    asked = FolderJob(references, str(tmp_path / "out"), inputs=tuple(paths), raster=READING)
+    result = run_folder(asked, Recorder(), Loads())
+    assert (result["done"], result["failed"]) == (3, 1)
+    assert "missing.tif' does not exist" in result["failures"][0]["reason"]
+    names = [entry["source"] for entry in result["rasters"]]
+    assert names == [paths[0], "bild 2 影.tif", paths[1], "missing.tif"]
+    assert len(list((tmp_path / "out").glob("*.gpkg"))) == 3
+
+
+def test_the_merged_layer_names_its_sources(references, folder, tmp_path):
+    merged = tmp_path / "merged.gpkg"
+    asked = job(references, folder, merged=str(merged))
+    result = run_folder(asked, Recorder(), Loads())
+    layer = gpd.read_file(merged)
+    assert len(layer) == result["object_count"] == 20
+    assert layer.groupby("source").size().to_dict() == {
+        entry["source"]: 2 for entry in result["rasters"] if entry["status"] == "done"
+    }
+    alone = gpd.read_file(tmp_path / "out" / "inner" / "b.gpkg")
+    same = layer[layer["source"] == "inner/b.TIFF"].drop(columns="source").reset_index(drop=True)
+    assert same.equals(alone)
+    merged.unlink()
+    assert run_folder(asked, Recorder(), Loads())["done"] == 0
+    assert gpd.read_file(merged).equals(layer)
+
+
+def test_rasters_in_another_crs_are_merged_in_the_first_ones(references, folder, tmp_path, write_raster):
+    for name in folder.glob("*.*"):
+        name.unlink()
+    shutil.rmtree(folder / "inner")
+    write_raster(scene(1), "in/a.tif")
+    write_raster(scene(2), "in/b.tif", crs="EPSG:32639", transform=from_origin(920000, 2795000, 0.5, 0.5))
+    reporter = Recorder()
+    run_folder(job(references, folder, merged=str(tmp_path / "m.gpkg")), reporter, Loads())
+    layer = gpd.read_file(tmp_path / "m.gpkg")
+    alone = gpd.read_file(tmp_path / "out" / "b.gpkg")
+    assert layer.crs.to_epsg() == 32640 and alone.crs.to_epsg() == 32639
+    moved = alone.to_crs(32640).geometry
+    assert moved.geom_equals_exact(layer[layer["source"] == "b.tif"].geometry, 1e-6, align=False).all()
+    assert any("CRS of 'a.tif'" in message for message in reporter.messages)
+
+
+def test_nothing_that_matches_and_no_folder(references, folder):
+    with pytest.raises(RefSAMError, match=r"No file in folder '.*in' matches '\*\.jp2'; change the pattern"):
+        run_folder(job(references, folder, pattern="*.jp2", recursive=False), Recorder(), Loads())
+    with pytest.raises(RefSAMError, match="does not exist; choose another"):
+        run_folder(job(references, folder / "none"), Recorder(), Loads())
+
+
+@pytest.mark.parametrize(
+    ("output", "pattern", "recursive", "refused"),
+    [
+        ("in", "*.tif", False, "is also an input"),
+        ("in", "*.TIFF", False, None),
+        ("in", "*.TIFF;*.tif", True, "is also an input"),
+        ("in/inner", "*.tif", True, None),
+        ("in/results", "*.tif;*.tiff", True, None),
+        (".", "*.tif", True, None),
+    ],
+)
+def test_results_are_never_searched(references, few, tmp_path, output, pattern, recursive, refused):
+    asked = job(references, few, output_folder=str(tmp_path / output), pattern=pattern, recursive=recursive)
+    if refused:
+        before = snapshot(few)
+        with pytest.raises(RefSAMError, match=refused):
+            run_folder(asked, Recorder(), Loads())
+        assert snapshot(few) == before
+        return
+    if pattern == "*.TIFF":
+        shutil.copy(few / "inner" / "b.TIFF", few / "b.TIFF")
+    first = run_folder(asked, Recorder(), Loads())
+    second = run_folder(asked, Recorder(), Loads())
+    assert (second["done"], second["skipped"]) == (0, first["done"])
+
+
+def test_results_that_would_be_found_next_time_are_refused(references, few):
+    shutil.copy(few / "inner" / "b.TIFF", few / "b.TIFF")
+    asked = job(references, few, output_folder=str(few), pattern="b.tif*", recursive=False)
+    with pytest.raises(RefSAMError, match=r"take result '.*b\.tif' for a raster"):
+        run_folder(asked, Recorder(), Loads())
+    assert not (few / "b.tif").exists()
+
+
+def test_tables_and_results_that_replace_inputs_are_refused(references, few, tmp_path):
+    with pytest.raises(RefSAMError, match="also an input"):
+        run_folder(job(references, few, merged=references.vector), Recorder(), Loads())
+    merged = str(tmp_path / "out" / "a.gpkg")
+    with pytest.raises(RefSAMError, match="also an input or another output"):
+        run_folder(job(references, few, merged=merged), Recorder(), Loads())
+    examples = job(references, few, output_folder=os.path.dirname(references.raster))
+    shutil.copy(few / "a.tif", few / "where.tif")
+    with pytest.raises(RefSAMError, match=r"where\.tif' is also an input"):
+        run_folder(examples, Recorder(), Loads())
+
+
+class Breaking(CoarseSegmenter):
+    """Fails at some tile."""
+
+    def __init__(self, error, tile):
+        super().__init__()
+        self._error, self._tile = error, tile
+
+    def encode(self, images, valid):
+        encoding = super().encode(images, valid)
+        if self.tiles == self._tile:
+            raise self._error
+        return encoding
+
+
+def test_an_unforeseen_failure_is_one_rasters_own_and_tried_again(references, few):
+    result = run_folder(job(references, few), Recorder(), Loads(Breaking(ValueError("odd"), 12)))
+    assert (result["done"], result["failed"]) == (2, 2)
+    assert any("unexpected ValueError" in entry["reason"] for entry in result["failures"])
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MemoryError(), "memory"), (OSError(28, "No space left on device"), "disk"), (ImportError("x"), "environment")],
+)
+def test_what_every_raster_would_meet_stops_the_run(references, few, tmp_path, error, code):
+    with pytest.raises(RefSAMError) as caught:
+        run_folder(job(references, few), Recorder(), Loads(Breaking(error, 12)))
+    assert caught.value.code == code
+    done = len(list((tmp_path / "out").rglob("*.gpkg")))
+    assert done == 1
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert result["skipped"] == done and result["done"] == 3 - done
+
+
+def test_examples_and_weights_that_are_not_there_stop_the_run(references, few, tmp_path):
+    gone = ReferenceSource(str(tmp_path / "gone.gpkg"), references.raster)
+    with pytest.raises(RefSAMError, match=r"gone\.gpkg' does not exist"):
+        run_folder(job(gone, few), Recorder(), Loads())
+
+    def fail(options):
+        raise RefSAMError("checkpoint", "There are no weights.")
+
+    with pytest.raises(RefSAMError, match="no weights"):
+        run_folder(job(references, few), Recorder(), fail)
+
+
+def test_a_cancelled_run_keeps_what_is_finished_and_goes_on(references, few, tmp_path):
+    run_folder(job(references, few, output_folder=str(tmp_path / "undisturbed")), Recorder(), Loads())
+    model = CoarseSegmenter()
+
+    class Cancelling(Recorder):
+        def is_cancelled(self):
+            return model.tiles >= 12
+
+    merged = str(tmp_path / "m.gpkg")
+    with pytest.raises(JobCancelled) as caught:
+        run_folder(job(references, few, merged=merged), Cancelling(), Loads(model))
+    done = len(list((tmp_path / "out").rglob("*.gpkg")))
+    assert done == 1 and not os.path.exists(merged)
+    assert str(caught.value) == (
+        f"The run was cancelled; {done} of 4 rasters are finished, and the next run goes on from there."
+    )
+    rest = CoarseSegmenter()
+    result = run_folder(job(references, few, merged=merged), Recorder(), Loads(rest))
+    assert result["skipped"] == done and result["done"] == 3 - done
+    fresh = CoarseSegmenter()
+    run_folder(job(references, few, redo=True), Recorder(), Loads(fresh))
+    assert model.tiles + rest.tiles == fresh.tiles  # no tile of the running raster twice
+    for path in (tmp_path / "undisturbed").rglob("*.tif"):
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "undisturbed")).read_bytes()
+
+
+def test_references_are_read_and_described_once(references, few):
+    class Counting(CoarseSegmenter):
+        described = 0
+
+        def describe(self, shots):
+            self.described += 1
+            return super().describe(shots)
+
+    model, reporter = Counting(), Recorder()
+    run_folder(job(references, few, raster=RasterOptions()), reporter, Loads(model))
+    assert model.described == 1
+
+
+def test_nothing_to_do_is_quick(references, few):
+    asked = job(references, few)
+    run_folder(asked, Recorder(), Loads())
+    started = time.perf_counter()
+    run_folder(asked, Recorder(), Loads())
+    assert time.perf_counter() - started < 1.5
+
+
+def test_a_raster_that_is_also_the_reference_is_read_in_the_bands_asked_for(tmp_path, write_raster, write_vector):
+    """Bands 4, 1 and 2 hold the picture; the others are noise that hides it."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 260, 260), dtype=np.uint8)
+
+    def four(seed):
+        image = scene(seed)
+        return np.concatenate([image[1:2], image[2:3], noise, image[0:1]])
+
+    own = write_raster(four(1), "in/own.tif", photometric="minisblack")
+    write_raster(four(2), "in/other.tif", photometric="minisblack")
+    source = ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)]), own)
+    reading = RasterOptions(bands=(4, 1, 2), tile_size=128)
+    asked = FolderJob(source, str(tmp_path / "out"), folder=str(tmp_path / "in"), raster=reading)
+    run_folder(asked, Recorder(), Loads())
+    for name in ("own", "other"):
+        with rasterio.open(tmp_path / "out" / f"{name}.tif") as mask:
+            assert (mask.read(1)[155:185, 105:135] == 1).all()

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refsam_qgis.engine import refset_file
+from refsam_qgis.engine.chips import Chip, ChipSet
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+from refsam_qgis.engine.refset_file import MANIFEST, VERSION, read_refset, write_refset
+from tests.engine.stand_ins import Recorder
+
+
+def chip(seed, side=32, gsd=0.5):
+    random = np.random.default_rng(seed)
+    mask = random.choice(np.array([BACKGROUND, FOREGROUND, UNMARKED, IGNORE], np.uint8), (side, side))
+    valid = mask != IGNORE
+    valid[0] |= mask[0] == IGNORE  # a guard ring: seen, but not counted
+    image = np.where(valid, random.integers(0, 256, (3, side, side), np.uint8), np.uint8(0))
+    return Chip(image, mask, valid, gsd, {"raster": f"снимок {seed}.tif", "centre": [1.25, -7e-3]})
+
+
+@pytest.fixture
+def chips():
+    return ChipSet(16.0, {"крыша": [chip(1), chip(2, 16, 1.0)], "a/b": [chip(3)]}, [chip(4)])
+
+
+@pytest.fixture
+def written(tmp_path, chips):
+    path = tmp_path / "set.refset"
+    write_refset(str(path), chips, Recorder())
+    return path
+
+
+def rewrite(path, **changed):
+    """Replace members (``None`` removes one); a callable changes the manifest."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, value in changed.items():
+        member = MANIFEST if name == "manifest" else f"chips/00001/{name}.png"
+        if callable(value):
+            document = json.loads(members[member])
+            value = json.dumps(value(document) or document).encode()
+        members[member] = value
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in members.items():
+            if value is not None:
+                archive.writestr(name, value)
+
+
+def png(values):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_what_is_written_is_read(written, chips):
+    found = read_refset(str(written), Recorder())
+    assert found.ground_size == 16.0 and list(found.classes) == ["крыша", "a/b"]
+    assert len(found.chips()) == 4
+    for (name, one), (expected_name, expected) in zip(found.chips(), chips.chips(), strict=True):
+        assert name == expected_name and one.digest == expected.digest and one.origin == expected.origin
+        assert one.valid.dtype == bool and one.image.flags.c_contiguous
+
+
+def test_equal_content_is_equal_bytes(written, chips, tmp_path):
+    with zipfile.ZipFile(written) as archive:
+        assert {(m.date_time, m.create_system) for m in archive.infolist()} == {((1980, 1, 1, 0, 0, 0), 3)}
+    again = tmp_path / "elsewhere.refset"
+    write_refset(str(again), chips, Recorder())
+    assert again.read_bytes() == written.read_bytes()
+    read_again = tmp_path / "third.refset"
+    write_refset(str(read_again), read_refset(str(written), Recorder()), Recorder())
+    assert read_again.read_bytes() == written.read_bytes()
+
+
+def test_other_programs_can_read_it(written, chips):
+    with zipfile.ZipFile(written) as archive:
+        assert archive.testzip() is None
+        image = np.asarray(Image.open(archive.open("chips/00003/image.png")))
+        mask = np.asarray(Image.open(archive.open("chips/00003/mask.png")))
+    expected = chips.classes["a/b"][0]
+    assert (image.transpose(2, 0, 1) == expected.image).all() and (mask == expected.mask).all()
+
+
+def test_another_version_is_told_with_the_remedy(written):
+    rewrite(written, manifest=lambda document: {**document, "version": VERSION + 1, "written_by": "RefSAM 9.0"})
+    with pytest.raises(RefSAMError) as caught:
+        read_refset(str(written), Recorder())
+    assert caught.value.code == "reference"
+    assert str(caught.value) == (
+        f"Reference set '{written}' has format version 2 (written by RefSAM 9.0) and this RefSAM reads version 1; "
+        "update RefSAM, or build the set anew."
+    )
+
+
+def change(**fields):
+    return {"manifest": lambda document: {**document, **fields}}
+
+
+def change_chip(**fields):
+    def edit(document):
+        document["chips"][0].update(fields)
+
+    return {"manifest": edit}
+
+
+DAMAGED = {
+    "no member": {"mask": None},
+    "not a picture": {"image": b"no picture"},
+    "half a picture": {"image": png(np.zeros((32, 32, 3), np.uint8))[:60]},
+    "larger than it says": {"image": png(np.zeros((4000, 4000, 3), np.uint8))},
+    "of another mode": {"image": png(np.zeros((32, 32), np.uint8))},
+    "unknown mask value": {"mask": png(np.full((32, 32), 7, np.uint8))},
+    "nothing marked": {"mask": png(np.zeros((32, 32), np.uint8))},
+    "marks where nothing is valid": {"valid": png(np.zeros((32, 32), np.uint8))},
+    "huge manifest": {"manifest": b" " * (17 * 2**20)},
+    "broken manifest": {"manifest": b"{"},
+    "binary manifest": {"manifest": b"\xff\xfe\x00"},
+    "deep manifest": {"manifest": b"[" * 200_000},
+    "no classes": change(classes=[]),
+    "one class twice": change(classes=["крыша", "крыша"]),
+    "class that is no text": change(classes=[["a"]]),
+    "class without chips": change(classes=["крыша", "a/b", "c"]),
+    "chip of no class": change(classes=["крыша"]),
+    "no size": change(chip_ground_size="wide"),
+    "infinite size": change(chip_ground_size=float("inf")),
+    "no list of chips": change(chips=3),
+    "huge chip": change_chip(side=10**9, gsd=16e-9),
+    "another side": change_chip(side=33),
+    "side that is no number": change_chip(side="32"),
+    "no resolution": change_chip(gsd=0),
+    "no origin": change_chip(origin="../../etc"),
+}
+
+
+@pytest.mark.parametrize("changed", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damage_is_one_sentence(written, changed):
+    rewrite(written, **changed)
+    with pytest.raises(RefSAMError, match=r"is damaged \(.+\); restore a copy of it or build it anew\.$") as caught:
+        read_refset(str(written), Recorder())
+    assert caught.value.code == "reference" and str(written) in str(caught.value)
+
+
+def test_more_pixels_than_fit_are_refused_unread(written):
+    def enlarge(document):
+        document["chips"] = [{**document["chips"][0], "side": 8192, "gsd": 2**-9}] * 9
+
+    rewrite(written, manifest=enlarge)
+    with pytest.raises(RefSAMError, match=r"is damaged \(its chips have more than 536,870,912 pixels"):
+        read_refset(str(written), Recorder())
+
+
+def test_flipped_bits_are_damage(written):
+    content = bytearray(written.read_bytes())
+    content[content.index(b"IDAT") + 40] ^= 1
+    written.write_bytes(content)
+    with pytest.raises(RefSAMError, match="is damaged"):
+        read_refset(str(written), Recorder())
+
+
+def test_no_reference_sets(tmp_path, written):
+    half, text, other, foreign = (tmp_path / name for name in ("half.refset", "text.refset", "other.zip", "f.refset"))
+    half.write_bytes(written.read_bytes()[:-200])
+    text.write_text("no archive")
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("a.txt", "a")
+    with zipfile.ZipFile(foreign, "w") as archive:
+        archive.writestr(MANIFEST, '{"format": "something else", "version": 1}')
+    cases = [(path, "is not a whole reference set") for path in (half, text, other, foreign)]
+    cases += [(tmp_path / "none.refset", "No such file"), (tmp_path, "directory")]
+    for path, sentence in cases:
+        with pytest.raises(RefSAMError, match=sentence) as caught:
+            read_refset(str(path), Recorder())
+        assert caught.value.code == "reference" and str(path) in str(caught.value)
+
+
+def test_nothing_is_unpacked(written, tmp_path):
+    with zipfile.ZipFile(written, "a") as archive:
+        archive.writestr("../escaped.txt", "x")
+    before = set(tmp_path.parent.rglob("*"))
+    assert len(read_refset(str(written), Recorder()).chips()) == 4
+    assert set(tmp_path.parent.rglob("*")) == before
+
+
+def test_more_than_is_read_is_not_written(tmp_path, chips, monkeypatch):
+    monkeypatch.setattr(refset_file, "MAX_PIXELS", 1000)
+    with pytest.raises(RefSAMError, match="have more than 1,000 pixels; use a smaller chip size"):
+        write_refset(str(tmp_path / "large.refset"), chips, Recorder())
+    assert not (tmp_path / "large.refset").exists()
+
+
+def test_reading_and_writing_can_be_cancelled(written, chips, tmp_path):
+    with pytest.raises(JobCancelled):
+        read_refset(str(written), Recorder(cancel_after=-1))
+    with pytest.raises(JobCancelled):
+        write_refset(str(tmp_path / "b.refset"), chips, Recorder(cancel_after=-1))

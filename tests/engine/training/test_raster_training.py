@@ -1,0 +1,212 @@
+"""The `train` job on the user's own raster, with views small enough for a test."""
+
+import json
+from pathlib import Path
+
+import pytest
+import shapely
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.job import ModelOptions, TrainJob
+from refsam_qgis.engine.models.checkpoints import adapters_metadata, load_segmenter, save_weights
+from refsam_qgis.engine.models.sam import build_sam
+from refsam_qgis.engine.models.virefsam import ViRefSAM
+from refsam_qgis.engine.training import train
+from refsam_qgis.engine.training.train import run_train
+from tests.engine.stand_ins import BLUE, HALF_METRE, RED, Recorder, painted
+
+BOXES = [(left, top, left + 24, top + 24) for top in range(40, 400, 60) for left in range(40, 400, 60)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A random SAM and adapters for it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    sam = build_sam("compact")
+    torch.save(sam.state_dict(), folder / "sam.pth")
+    model = ViRefSAM(sam)
+    save_weights(model.trainable_state(), folder / "start.safetensors", adapters_metadata(model.config))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    sizes = {"CPU_WINDOW": 64, "EPISODES_PER_CLASS": 1, "FEWEST_EPISODES": 2, "LEAST_STEPS_BETWEEN": 1}
+    for name, value in sizes.items():
+        monkeypatch.setattr(train, name, value)
+
+
+@pytest.fixture
+def make_job(write_raster, write_vector, tmp_path, weights):
+    patches = [
+        (slice(top, bottom), slice(left, right), RED if i % 2 else BLUE)
+        for i, (left, top, right, bottom) in enumerate(BOXES)
+    ]
+    raster = write_raster(painted(480, 480, patches), "town.tif")
+    shapes = [shapely.box(*(HALF_METRE * box[:2]), *(HALF_METRE * box[2:])) for box in BOXES]
+    labels = write_vector(shapes, "labels.gpkg", kind=["roof" if i % 2 else "pool" for i in range(len(BOXES))])
+
+    def make(name="adapters", **fields):
+        (tmp_path / name).mkdir(exist_ok=True)
+        fields = {"rasters": (raster,), "labels": labels, "class_field": "kind", "generated": False, **fields}
+        start = weights / "start.safetensors"
+        model = ModelOptions(checkpoint=str(weights / "sam.pth"), adapters=str(start), device="cpu")
+        return TrainJob(str(tmp_path / name / "a.safetensors"), model=model, batch=1, **fields)
+
+    return make
+
+
+def run(job, recorder=None):
+    return run_train(job, recorder or Recorder(), workers=0)
+
+
+def files(job):
+    folder = Path(job.output).parent
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same_weights(path, state):
+    written = load_file(path)
+    return written.keys() == state.keys() and all(
+        torch.equal(written[name], value.to(torch.float16)) for name, value in state.items()
+    )
+
+
+def test_adapters_card_and_curve(make_job, tmp_path, weights):
+    job = make_job(steps=2, curve=str(tmp_path / "curve.png"))
+    recorder = Recorder()
+    result = run(job, recorder)
+    assert files(job) == ["a.json", "a.safetensors"]
+    assert load_segmenter(ModelOptions(checkpoint=job.model.checkpoint, adapters=job.output, device="cpu"))
+    with open(result["card"], encoding="utf-8") as stream:
+        card = json.load(stream)
+    assert card["data"]["classes"] == ["pool", "roof"]
+    assert card["data"]["started_from"]["adapters"] == "start.safetensors"
+    assert card["model"]["checkpoint"] == "sam.pth" and len(card["model"]["checkpoint_sha256"]) == 64
+    assert card["job"]["seed"] == 0 and card["versions"]["torch"] == torch.__version__
+    assert [look["step"] for look in card["validation"]] == [0, 1, 2]
+    scenes = card["result"]["scenes"]
+    assert len(scenes["training"]) == 3 and len(scenes["validation"]) == 1
+    assert not set(scenes["training"]) & set(scenes["validation"])
+    assert set(result["classes"]) == {"pool", "roof"}
+    assert Image.open(job.curve).size == (960, 540)
+    stages = [stage for _, stage, _ in recorder.events]
+    assert any(stage.startswith("Training, loss") and "mIoU" in stage for stage in stages)
+    fractions = [fraction for fraction, _, _ in recorder.events]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+
+
+def scripted(monkeypatch, scores):
+    """Let validation say these scores; keeps the weights at each look."""
+    seen = []
+
+    def say(model, episodes, check):
+        check()
+        seen.append({name: value.clone() for name, value in model.trainable_state().items()})
+        return {"roof": (scores[len(seen) - 1], 0.0)}
+
+    monkeypatch.setattr(train, "class_ious", say)
+    return seen
+
+
+def test_the_best_weights_are_written_and_patience_ends_training(make_job, monkeypatch):
+    seen = scripted(monkeypatch, [0.1, 0.3, 0.5, 0.2, 0.5, 0.4, 0.9])
+    job = make_job(steps=12, patience=3)
+    recorder = Recorder()
+    result = run(job, recorder)
+    assert (result["best_step"], result["best_miou"], result["start_miou"]) == (2, 0.5, 0.1)
+    assert (result["steps"], result["stopped_early"]) == (5, True)
+    assert same_weights(job.output, seen[2]) and not same_weights(job.output, seen[5])
+    assert any("since step 2" in message for message in recorder.messages)
+
+
+def test_training_that_helps_nothing_leaves_the_start(make_job, monkeypatch, weights):
+    scripted(monkeypatch, [0.5, 0.1, 0.2])
+    job = make_job(steps=2, patience=0)
+    recorder = Recorder()
+    assert run(job, recorder)["best_step"] == 0
+    written, start = load_file(job.output), load_file(weights / "start.safetensors")
+    assert all(torch.equal(written[name], start[name]) for name in start)
+    assert any("before training" in message for message in recorder.messages)
+
+
+def test_without_validation_the_last_weights_are_written(make_job, weights):
+    job = make_job(steps=1, validation=0.0)
+    result = run(job)
+    assert result["best_step"] is None and result["scenes"]["validation"] == []
+    assert not same_weights(job.output, load_file(weights / "start.safetensors"))
+
+
+class CancelAt(Recorder):
+    """Cancels at an event whose stage starts so."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self._stage = stage
+
+    def is_cancelled(self):
+        return any(stage.startswith(self._stage) for _, stage, _ in self.events)
+
+
+@pytest.mark.parametrize("stage", ["Validating after step 1", "Training, loss"])
+def test_a_cancelled_run_goes_on_to_the_same_weights(make_job, stage):
+    whole, cut = make_job("whole", steps=2), make_job("cut", steps=2)
+    expected = run(whole)
+    with pytest.raises(JobCancelled):
+        run(cut, CancelAt(stage))
+    assert files(cut) == ["a.state"]
+    resumed = run(cut)
+    assert files(cut) == ["a.json", "a.safetensors"]
+    assert same_weights(cut.output, load_file(whole.output))
+    for key in ("loss", "classes", "best_step", "best_miou", "start_miou", "scenes"):
+        assert resumed[key] == expected[key]
+
+
+def test_cancelling_in_a_backward_pass(make_job, monkeypatch):
+    job = make_job(steps=2, validation=0.0)
+    recorder = Recorder()
+    backward = torch.Tensor.backward
+    reached = []
+
+    def cancel(self):
+        monkeypatch.setattr(recorder, "is_cancelled", lambda: True)
+        backward(self)
+        reached.append("the end")
+
+    monkeypatch.setattr(torch.Tensor, "backward", cancel)
+    with pytest.raises(JobCancelled):
+        run(job, recorder)
+    assert reached == []
+    assert torch.load(Path(job.output).with_suffix(".state"), weights_only=True)["step"] == 0
+
+
+def test_a_state_of_other_data_is_refused_or_thrown_away(make_job, write_vector):
+    job = make_job(steps=2)
+    with pytest.raises(JobCancelled):
+        run(job, CancelAt("Training, loss"))
+    other = write_vector([shapely.box(*(HALF_METRE * BOXES[0][:2]), *(HALF_METRE * BOXES[-1][2:]))], "other.gpkg")
+    changed = {"labels": other, "class_field": None, "steps": 2}
+    with pytest.raises(RefSAMError, match="other settings or data"):
+        run(make_job(**changed))
+    assert run(make_job(**changed, resume=False))["steps"] == 2
+
+
+def test_too_few_scenes_to_validate_is_said(make_job, write_raster, write_vector):
+    raster = write_raster(painted(120, 120, [(slice(50, 70), slice(50, 70), RED)]), "small.tif")
+    labels = write_vector([shapely.box(*(HALF_METRE * (50, 50)), *(HALF_METRE * (70, 70)))], "one.gpkg")
+    recorder = Recorder()
+    result = run(make_job(rasters=(raster,), labels=labels, class_field=None, steps=1), recorder)
+    assert result["best_step"] is None and result["scenes"]["training"] == ["small"]
+    assert any("No scene can be spared" in message for message in recorder.messages)
+
+
+def test_outputs_never_replace_inputs(make_job):
+    job = make_job(steps=1)
+    with pytest.raises(RefSAMError, match="also an input"):
+        run(TrainJob(job.model.adapters, model=job.model, rasters=job.rasters, labels=job.labels))
+    with pytest.raises(RefSAMError, match="must end in"):
+        run(TrainJob(job.output + ".bin", model=job.model))
