@@ -132,7 +132,7 @@ def build_set_segment_summarise() -> QgsProcessingModelAlgorithm:
     draft.input(_number("min_area", "Smallest area (m²)", 0.0), (2, 4.2), "Smaller objects are left out.")
     draft.input(
         QgsProcessingParameterFeatureSource("zones", "Zones", [VECTOR_POLYGON]),
-        (2, 5.4),
+        (2, 6.2),
         "Polygons in which the objects are counted and their areas added up.",
     )
     draft.step(
@@ -162,26 +162,30 @@ def build_set_segment_summarise() -> QgsProcessingModelAlgorithm:
         {"OUTPUT": ("Objects", (4, 2.2))},
     )  # fmt: skip
     draft.step(
-        "point", "native:pointonsurface", "A point in each object", (3, 3.8),
+        "point", "native:pointonsurface", "A point in each object", (3, 3.6),
         {"INPUT": Source.fromChildOutput("keep", "OUTPUT")},
     )  # fmt: skip
     draft.step(
-        "count", "native:countpointsinpolygon", "Count the objects", (3, 5.4),
+        "index", "native:createspatialindex", "Index the points", (3, 4.9),
+        {"INPUT": Source.fromChildOutput("point", "OUTPUT")},
+    )  # fmt: skip
+    draft.step(
+        "count", "native:countpointsinpolygon", "Count the objects", (3, 6.2),
         {
             "POLYGONS": Source.fromModelParameter("zones"),
-            "POINTS": Source.fromChildOutput("point", "OUTPUT"),
+            "POINTS": Source.fromChildOutput("index", "OUTPUT"),
             "FIELD": Source.fromStaticValue("objects"),
         },
     )  # fmt: skip
     draft.step(
-        "area", "native:countpointsinpolygon", "Add up their areas", (4, 4.4),
+        "area", "native:countpointsinpolygon", "Add up their areas", (4, 5.4),
         {
             "POLYGONS": Source.fromChildOutput("count", "OUTPUT"),
-            "POINTS": Source.fromChildOutput("point", "OUTPUT"),
+            "POINTS": Source.fromChildOutput("index", "OUTPUT"),
             "WEIGHT": Source.fromStaticValue("area_m2"),
             "FIELD": Source.fromStaticValue("objects_m2"),
         },
-        {"OUTPUT": ("Zones with objects", (4, 5.8))},
+        {"OUTPUT": ("Zones with objects", (4, 6.7))},
     )  # fmt: skip
     return draft.finish()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import processing
 import qgis.utils
-from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsVectorLayer
+from qgis.core import QgsApplication, QgsFillSymbol, QgsProcessingContext, QgsProject, QgsRasterLayer, QgsVectorLayer
 from qgis.PyQt.QtCore import Qt, QTimer
 from qgis.PyQt.QtWidgets import QDockWidget, QLineEdit, QTreeView, QWidget
 from qgis.utils import iface
@@ -44,7 +44,10 @@ def steps() -> Iterator[int | Callable[[], object]]:
     main.resize(1500, 1000)
     raster = QgsRasterLayer(str(SAMPLE / "scene.tif"), "scene")
     examples = QgsVectorLayer(str(SAMPLE / "references.gpkg"), "examples")
-    QgsProject.instance().addMapLayers([raster, examples])
+    outline = {"style": "no", "outline_color": "yellow", "outline_width": "0.8"}
+    examples.renderer().setSymbol(QgsFillSymbol.createSimple(outline))
+    for layer in (raster, examples):  # the later one lies on top
+        QgsProject.instance().addMapLayer(layer)
     QgsProject.instance().setCrs(raster.crs())
     iface.mapCanvas().setExtent(raster.extent())
     toolbox().setVisible(True)
@@ -79,8 +82,14 @@ def steps() -> Iterator[int | Callable[[], object]]:
 
     registry = QgsApplication.processingRegistry()
     batch = BatchAlgorithmDialog(registry.algorithmById("refsam:segmentbyreference").create(), main)
-    batch.resize(1300, 500)
+    panel = batch.mainWidget()
+    panel.addRow()
+    for row in panel.wrappers:
+        for wrapper, value in zip(row[:4], (raster, examples, "class", "partial"), strict=True):
+            wrapper.setParameterValue(value, QgsProcessingContext())
     batch.show()
+    yield SETTLE
+    batch.resize(1300, 500)
     yield SETTLE
     grab(batch, "batch")
     batch.close()
@@ -93,7 +102,7 @@ def steps() -> Iterator[int | Callable[[], object]]:
     designer.resize(1400, 850)
     designer.show()
     yield SETTLE
-    designer.view().fitInView(designer.scene().itemsBoundingRect(), Qt.AspectRatioMode.KeepAspectRatio)
+    designer.view().fitInView(designer.view().scene().itemsBoundingRect(), Qt.AspectRatioMode.KeepAspectRatio)
     yield SETTLE
     grab(designer, "designer")
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.features import rasterize
@@ -21,8 +18,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from .errors import RefSAMError
-from .marks import DEFAULT_CLASS
-from .vectors import value_order
+from .references.marks import DEFAULT_CLASS
+from .vectors import field_values, read_features, value_order
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,9 @@ def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
         RefSAMError: With code ``input`` when the file cannot be read, has no polygons but other shapes, or lacks the
             field.
     """
-    frame = _read_frame(path)
+    frame = read_features(path, "polygons", may_be_empty=True)
     names = _names(frame, path, field)
-    present = ~(frame.geometry.isna() | frame.geometry.is_empty).to_numpy()
-    shapes = shapely.force_2d(np.asarray(frame.geometry)[present])
+    shapes = shapely.force_2d(np.asarray(frame.geometry))
     parts, origin = shapely.get_parts(shapes, return_index=True)
     invalid = ~shapely.is_valid(parts)
     parts[invalid] = shapely.make_valid(parts[invalid])
@@ -103,7 +99,7 @@ def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
     areal = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
     if len(shapes) and not areal.any():
         raise RefSAMError("input", f"'{path}' holds no polygons; give a layer of polygons.")
-    return ClassPolygons(path, pieces[areal], names[present][origin][within][areal], _crs(frame))
+    return ClassPolygons(path, pieces[areal], names[origin][within][areal], _crs(frame))
 
 
 class DrawnPolygons:
@@ -135,35 +131,13 @@ class DrawnPolygons:
         return drawn
 
 
-def _read_frame(path: str) -> gpd.GeoDataFrame:
-    try:
-        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-        frame = gpd.read_file(path, layer=layers[0], engine="pyogrio") if layers else None
-    except (DataSourceError, OSError, UnicodeError) as error:
-        what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
-        raise RefSAMError("input", f"'{path}' {what}; give a file of polygons.") from error
-    if not isinstance(frame, gpd.GeoDataFrame):
-        raise RefSAMError("input", f"'{path}' has no geometry; give a layer of polygons.")
-    return frame
-
-
 def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any]:
     if field is None:
         return np.full(len(frame), DEFAULT_CLASS, dtype=object)
-    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if field not in fields:
-        known = f"it has {', '.join(fields)}" if fields else "it has no fields"
-        raise RefSAMError("input", f"'{path}' has no field '{field}'; {known}.")
-    missing = frame[field].isna()
-    names = ["" if absent else _name(value) for value, absent in zip(frame[field], missing, strict=True)]
+    names = field_values(frame, path, field)
     if names and not any(names):
         raise RefSAMError("input", f"Field '{field}' of '{path}' is empty; fill in the classes.")
     return np.array(names, dtype=object)
-
-
-def _name(value: object) -> str:
-    # Integer fields with an empty value arrive as floats.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def _crs(frame: gpd.GeoDataFrame) -> pyproj.CRS | None:

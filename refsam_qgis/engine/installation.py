@@ -12,12 +12,13 @@ def damage() -> str | None:
 
     Returns:
         Which file of which package is missing or has another size than was installed, or ``None`` when all are whole.
-        Compiled Python files do not count, nor does a package without a record.
+        Compiled Python files and what lies outside the packages' folder (commands) do not count, nor does a package
+        without a record.
     """
     for package in distributions():
         record = package.read_text("RECORD")
         for path, _, size in csv.reader((record or "").splitlines()):
-            if path.endswith(".pyc"):
+            if path.endswith(".pyc") or path.startswith(".."):
                 continue
             try:
                 found = os.stat(str(package.locate_file(path))).st_size

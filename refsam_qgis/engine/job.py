@@ -174,7 +174,7 @@ class FolderJob:
     """Find the classes of the references in many rasters with one warm model.
 
     Every raster gives ``STEM.tif`` (mask) and ``STEM.gpkg`` (polygons) in the output folder, beside ``STEM.json`` (its
-    report, by which a later run knows what it need not do again).
+    report, by which a later run knows what it need not do again). Of equal stems, the others add their ending.
 
     Attributes:
         references: Where the examples are; they name their raster unless they are a reference set.

@@ -48,7 +48,7 @@ class PacedReporter:
         """Pass an event on and learn the job's pace from it."""
         with self._lock:
             now = self._clock()
-            if stage != self._stage:
+            if _kind(stage) != _kind(self._stage):
                 self._step, self._interval = FIRST_STEP, FIRST_INTERVAL
                 self._fraction, self._at = fraction, now
             elif fraction > self._fraction:
@@ -83,6 +83,11 @@ class PacedReporter:
             remaining *= math.exp(-(now - self._estimated_at) / remaining)
         self._shown, self._shown_at = max(self._shown, fraction), now
         self._reporter.progress(self._shown, self._stage, remaining)
+
+
+def _kind(stage: str) -> str:
+    """Return a stage's text without the figures that change from step to step."""
+    return stage.split(",")[0]
 
 
 @contextmanager

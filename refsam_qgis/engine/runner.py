@@ -30,7 +30,7 @@ Loader = Callable[[ModelOptions], "ReferenceSegmenter"]
 ENTRY_POINTS: dict[type, tuple[str, str]] = {
     SegmentJob: (".segment", "run_segment"),
     FolderJob: (".folder", "run_folder"),
-    RefsetJob: (".refset", "run_refset"),
+    RefsetJob: (".references.refset", "run_refset"),
     PromptsJob: (".prompts", "run_prompts"),
     EverythingJob: (".everything", "run_everything"),
     StatusJob: (".status", "run_status"),

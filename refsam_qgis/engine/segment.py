@@ -44,7 +44,7 @@ from .rasters.writers import (
     probability_writer,
     write_polygons,
 )
-from .references import ReferenceSet
+from .references.gather import ReferenceSet
 from .report import Clock, describe_device, describe_input, write_report
 from .runner import Loader, load_from_disk
 from .session import Session

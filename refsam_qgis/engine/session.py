@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-from .descriptions import describe
 from .events import Reporter, check_cancelled
 from .job import ModelOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
-from .references import ReferenceSet, gather_references
+from .references.descriptions import describe
+from .references.gather import ReferenceSet, gather_references
 from .runner import Loader
 
 RECENT = 4
@@ -43,8 +43,8 @@ class Session:
         self._reading = reading
         self._load = load
         self._reporter = reporter
-        self._references = lru_cache(RECENT)(self._gather)
-        self._described = lru_cache(RECENT)(self._describe)
+        self._references: dict[float | None, ReferenceSet] = {}
+        self._described: dict[float | None, list[Any]] = {}
 
     @cached_property
     def model(self) -> ReferenceSegmenter:
@@ -53,19 +53,26 @@ class Session:
 
     def references(self, ground_size: float | None) -> ReferenceSet:
         """Return the examples as chips of a ground size, or of their own one; see `gather_references`."""
-        return self._references(ground_size)
+        if ground_size not in self._references:
+            _make_room(self._references)
+            self._references[ground_size] = gather_references(
+                self._source,
+                self._default_raster,
+                self._reading.bands,
+                self._reading.stretch,
+                self._reporter,
+                ground_size,
+            )
+        return self._references[ground_size]
 
     def described(self, ground_size: float | None) -> list[Any]:
         """Return the network's descriptions of `references`: of every class, then of the negatives if there are any."""
-        return self._described(ground_size)
+        if ground_size not in self._described:
+            _make_room(self._described)
+            self._described[ground_size] = self._describe(self.references(ground_size))
+        return self._described[ground_size]
 
-    def _gather(self, ground_size: float | None) -> ReferenceSet:
-        return gather_references(
-            self._source, self._default_raster, self._reading.bands, self._reading.stretch, self._reporter, ground_size
-        )
-
-    def _describe(self, ground_size: float | None) -> list[Any]:
-        references = self.references(ground_size)
+    def _describe(self, references: ReferenceSet) -> list[Any]:
         shots = [reference.shots for reference in references.classes]
         if references.negative is not None:
             shots.append(references.negative)
@@ -74,3 +81,9 @@ class Session:
             check_cancelled(self._reporter)
             described.append(describe(self.model, self.options, of_class))
         return described
+
+
+def _make_room(kept: dict[float | None, Any]) -> None:
+    """Forget what was made first."""
+    while len(kept) >= RECENT:
+        del kept[next(iter(kept))]

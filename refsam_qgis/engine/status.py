@@ -43,15 +43,20 @@ def run_status(job: StatusJob, reporter: Reporter, load: Loader) -> dict[str, An
     Returns:
         ``version``, ``python``, ``executable``, ``packages`` (version by name, ``None`` when missing), ``devices``,
         ``model`` (names and digests of the weights), ``self_test`` (``passed``, ``device``, ``seconds`` and, when it
-        failed, ``message``), ``problems`` (sentences with what is broken and how to mend it) and ``notes`` (sentences
-        with what is only worth knowing).
+        failed, ``message``; not run, and so not passed, where packages are broken), ``problems`` (sentences with what
+        is broken and how to mend it) and ``notes`` (sentences with what is only worth knowing).
     """
     reporter.progress(0.0, "Looking at the installation")
     packages = {name: _version(name) for name in PACKAGES}
-    problems = _damaged_parts(packages)
+    problems = _broken_packages(packages)
     check_cancelled(reporter)
-    reporter.progress(0.3, "Running a self-test")
-    model, self_test = _describe(job.model), _self_test(job.model, load, reporter)
+    model = _describe(job.model)
+    self_test: dict[str, Any] = {"passed": False}
+    if not problems:
+        if what := damage():
+            problems.append(f"The engine's environment is damaged: {what}; {REMEDY}.")
+        reporter.progress(0.3, "Running a self-test")
+        self_test = _self_test(job.model, load, reporter)
     for part in (model, self_test):
         message = part.get("message")
         if message and message not in problems:
@@ -77,22 +82,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _damaged_parts(packages: dict[str, str | None]) -> list[str]:
-    """Return a sentence on every package that is missing or cannot be loaded, and on the first damaged file."""
+def _broken_packages(packages: dict[str, str | None]) -> list[str]:
+    """Return a sentence on the packages that are missing, and one on each that cannot be loaded."""
+    missing = [name for name, version in packages.items() if version is None]
     problems = []
-    for name, version in packages.items():
-        if version is None:
-            problems.append(f"Package '{name}' is missing from the engine's environment; {REMEDY}.")
-            continue
-        module = PACKAGES[name]
-        if module is None:
+    if missing:
+        what = f"Package {missing[0]} is" if len(missing) == 1 else f"Packages {', '.join(missing)} are"
+        problems.append(f"{what} missing from the engine's environment; {REMEDY}.")
+    for name, module in PACKAGES.items():
+        if module is None or name in missing:
             continue
         try:
             importlib.import_module(module)
         except Exception as error:  # a library that cannot be loaded raises what it likes
-            problems.append(f"Package '{name}' {version} cannot be loaded ({_first_line(error)}); {REMEDY}.")
-    if what := damage():
-        problems.append(f"The engine's environment is damaged: {what}; {REMEDY}.")
+            problems.append(f"Package {name} {packages[name]} cannot be loaded ({_first_line(error)}); {REMEDY}.")
     return problems
 
 

@@ -44,7 +44,7 @@ def read_features(
         raise RefSAMError(code, f"'{path}' {what}; give a file of {wanted}.") from error
     if len(frame) == 0:
         if may_be_empty:
-            return gpd.GeoDataFrame(geometry=[])
+            return frame if isinstance(frame, gpd.GeoDataFrame) else gpd.GeoDataFrame(geometry=[])
         raise RefSAMError(code, f"The layer of '{path}' is empty; draw {wanted} into it first.")
     if isinstance(frame, gpd.GeoDataFrame):
         frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)

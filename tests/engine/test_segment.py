@@ -28,7 +28,7 @@ from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import PolygonOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
-from refsam_qgis.engine.references import gather_references
+from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
 from tests.engine.stand_ins import (
     BLUE,

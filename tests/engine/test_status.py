@@ -71,20 +71,30 @@ def test_a_package_that_cannot_be_loaded_is_named(monkeypatch, error):
         return importing(name)
 
     monkeypatch.setattr(status.importlib, "import_module", import_module)
-    (problem,) = run_status(StatusJob(), SilentReporter(), colours)["problems"]
-    version = metadata.version("rasterio")
-    assert problem == (
-        f"Package 'rasterio' {version} cannot be loaded (DLL load failed); run scripts/setup of RefSAM again."
-    )
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(status.PACKAGES, "no-such-package", "no_such_package")
     found = run_status(StatusJob(), SilentReporter(), colours)
-    assert found["packages"]["no-such-package"] is None
+    version = metadata.version("rasterio")
     assert found["problems"] == [
-        "Package 'no-such-package' is missing from the engine's environment; run scripts/setup of RefSAM again."
+        f"Package rasterio {version} cannot be loaded (DLL load failed); run scripts/setup of RefSAM again."
     ]
+    assert found["self_test"] == {"passed": False}
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (["no-such"], "Package no-such is missing from the engine's environment; run scripts/setup of RefSAM again."),
+        (
+            ["no-such", "nor-such"],
+            "Packages no-such, nor-such are missing from the engine's environment; run scripts/setup of RefSAM again.",
+        ),
+    ],
+)
+def test_missing_packages_are_named_in_one_sentence(monkeypatch, missing, sentence):
+    for name in missing:
+        monkeypatch.setitem(status.PACKAGES, name, name.replace("-", "_"))
+    found = run_status(StatusJob(), SilentReporter(), colours)
+    assert all(found["packages"][name] is None for name in missing)
+    assert found["problems"] == [sentence]
 
 
 def test_a_damaged_file_is_named(monkeypatch):

@@ -104,7 +104,8 @@ def test_a_python_without_the_engine_is_described(algorithm, run, monkeypatch, f
     host_engine.close_shared_client()
     results = run(algorithm, {})
     assert (results["ENGINE_VERSION"], results["SELF_TEST"]) == (__version__, "failed")
-    assert "Package 'torch' is missing from the engine's environment; run scripts/setup" in results["PROBLEMS"]
+    assert results["PROBLEMS"].startswith("Packages torch, segment-anything,")
+    assert results["PROBLEM_COUNT"] == 1 and "missing from the engine's environment; run scripts" in results["PROBLEMS"]
     assert "Traceback" not in "\n".join([*feedback.errors, *feedback.infos])
     host_engine.close_shared_client()
 

@@ -24,8 +24,8 @@ from rasterio.windows import Window
 
 from ..class_polygons import ClassPolygons, DrawnPolygons, read_class_polygons
 from ..errors import RefSAMError
-from ..marks import DEFAULT_CLASS
 from ..rasters.geodesy import GroundMeasure
+from ..references.marks import DEFAULT_CLASS
 
 IGNORE = 255
 """Class of pixels that are not compared."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
@@ -88,13 +88,13 @@ def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str] 
     """Write weights as 16-bit safetensors, whole or not at all."""
     half = {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in state.items()}
     aside = path.with_name(path.name + ".part")
-    save_file(half, aside, metadata=metadata)
+    aside.write_bytes(save(half, metadata=metadata))  # safetensors' own writer leaves a file only its owner may read
     os.replace(aside, path)
 
 
 def adapters_metadata(config: ViRefSAMConfig) -> dict[str, str]:
     """What an adapters file says of itself."""
-    return {"config": json.dumps(config.__dict__), "format": "refsam-adapters-1"}
+    return {"config": json.dumps(config.__dict__)}  # one entry: safetensors writes several in no fixed order
 
 
 def choose_device(name: str) -> torch.device:

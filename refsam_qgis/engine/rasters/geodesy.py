@@ -82,9 +82,7 @@ class GroundMeasure:
         if self._geod is None or len(polygons) == 0:
             return planar
         # PROJ subtracts holes only where they run against the outer ring.
-        on_globe = shapely.transform(
-            shapely.orient_polygons(polygons), self._to_geodetic.transform, interleaved=False
-        )
+        on_globe = shapely.transform(shapely.orient_polygons(polygons), self._to_geodetic.transform, interleaved=False)
         areas, exact = self._equal_area(on_globe)
         for i in np.flatnonzero(~exact):
             areas[i] = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])

@@ -57,7 +57,7 @@ class PixelGrid:
     def of(cls, raster: RasterSource, window: Window) -> PixelGrid:
         """Return the grid of a window of a raster."""
         row, column = int(window.row_off), int(window.col_off)
-        transform = raster.transform * Affine.translation(column, row)
+        transform = raster.transform @ Affine.translation(column, row)
         return cls(transform, raster.measure, raster.gsd, raster.width, (row, column))
 
     @property

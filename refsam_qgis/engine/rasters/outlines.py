@@ -173,7 +173,7 @@ def _placed(squared: NDArray[Any], outlines: NDArray[Any]) -> NDArray[Any]:
     pairs = np.concatenate([pairs, pairs[::-1]], axis=1)
     pairs = pairs[:, np.argsort(pairs[0], kind="stable")]
     starts = np.searchsorted(pairs[0], np.arange(len(wanted) + 1))
-    placed = wanted.copy()
+    placed: NDArray[Any] = wanted.copy()
     is_placed = ~is_squared | (starts[1:] == starts[:-1])
     areas = shapely.area(outlines)
     for i in np.argsort(-areas, kind="stable"):
@@ -185,12 +185,14 @@ def _placed(squared: NDArray[Any], outlines: NDArray[Any]) -> NDArray[Any]:
         spared = outlines[neighbours[~is_placed[neighbours] & (taken > MAX_TAKEN * areas[neighbours])]]
         barred = shapely.union_all([*placed[neighbours[is_placed[neighbours]]], *spared])
         placed[i] = _largest_part(shapely.difference(wanted[i], barred))
-        if shapely.area(shapely.intersection(placed[i], outlines[i])) < MIN_IOU * shapely.area(
-            shapely.union(placed[i], outlines[i])
-        ):
+        if _iou(placed[i], outlines[i]) < MIN_IOU:
             placed[i] = _largest_part(shapely.difference(outlines[i], barred))
         is_placed[i] = True
     return placed
+
+
+def _iou(one: BaseGeometry, other: BaseGeometry) -> float:
+    return float(shapely.intersection(one, other).area / shapely.union(one, other).area)
 
 
 def _largest_part(geometry: BaseGeometry) -> BaseGeometry:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from refsam_qgis.engine.descriptions import PortableReferences
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.training_free import CalibratedPrototypes, TrainingFreeSegmenter
 from refsam_qgis.engine.models.virefsam import ViRefSAMSegmenter
+from refsam_qgis.engine.references.descriptions import PortableReferences
 
 PROTOTYPES = Prototypes(
     torch.randn(1, 11, 256, generator=torch.Generator().manual_seed(0)) / 3, torch.arange(11)[None] % 3 > 0, 2

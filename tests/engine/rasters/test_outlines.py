@@ -121,6 +121,17 @@ def test_right_angled_neighbours_do_not_overlap(pixel_grid, noise_classes, pixel
     assert not shapely.equals(done.polygons, table.polygons[np.isin(table.object_ids, done.object_ids)]).all()
 
 
+def test_a_right_angled_outline_does_not_swallow_a_small_neighbour(pixel_grid, pixel_objects):
+    classes = np.zeros((50, 50), np.uint8)
+    classes[5:45, 5:45] = 1
+    classes[5:7, 20:26] = 2  # in a notch that is too shallow to be meant
+    grid = pixel_grid()
+    done = finish_objects(pixel_objects(classes, grid, PLAIN), grid, PolygonOptions(right_angles=True))
+    assert done.class_ids.tolist() == [1, 2]
+    assert done.areas == pytest.approx([397, 3], rel=0.2)
+    assert largest_overlap(done.polygons) < 1e-6
+
+
 def test_overlapping_outlines_are_finished_each_on_its_own(pixel_grid):
     grid = pixel_grid()
     rows, columns = np.mgrid[:60, :60]

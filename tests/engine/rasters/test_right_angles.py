@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from rasterio.crs import CRS
@@ -10,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from shapely import affinity
 
 from refsam_qgis.engine.job import PolygonOptions
+from refsam_qgis.engine.rasters import right_angles
 from refsam_qgis.engine.rasters.outlines import finish_outlines, mask_outline
 from refsam_qgis.engine.rasters.right_angles import right_angled
 
@@ -68,6 +70,18 @@ def test_noisy_buildings_become_what_they_are(pixel_grid, form, angle):
         assert len(square.interiors) == len(truth.interiors)
 
 
+def test_where_a_ring_starts_does_not_matter():
+    """A staircase of short walls on one side, which are merged wherever the ring starts."""
+    steps = [shapely.box(0, 0, 6 * i, 20.8 + i % 2) for i in (1, 2, 4)]
+    stairs = shapely.union_all([shapely.box(0, 0, 40, 20), *steps])
+    corners = shapely.get_coordinates(shapely.segmentize(stairs, 1.0))[:-1]
+    for start in range(len(corners)):
+        ring = np.roll(corners, start, axis=0)
+        walls = shapely.Polygon(right_angles._walls(np.vstack([ring, ring[:1]]), 3.0))
+        assert len(walls.exterior.coords) == 5
+        assert iou(walls, stairs) > 0.97
+
+
 def test_what_is_not_right_angled_keeps_its_shape():
     triangle = shapely.Polygon([(0, 0), (60, 0), (0, 40)])
     ring = shapely.Point(0, 0).buffer(30) - shapely.Point(0, 0).buffer(27)
@@ -87,8 +101,6 @@ def test_angles_are_right_on_the_ground_of_a_geographic_raster(pixel_grid, latit
     found = finish_outlines(
         np.array([mask_outline(mask, 0, 0, grid)]), grid, PolygonOptions(right_angles=True, min_area=5.0)
     )
-    import pyproj
-
     local = pyproj.Transformer.from_crs(
         "EPSG:4326", f"+proj=aeqd +lat_0={latitude} +lon_0=10 +ellps=WGS84", always_xy=True
     )

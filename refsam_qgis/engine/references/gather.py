@@ -21,14 +21,14 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
+from ..errors import RefSAMError
+from ..events import Reporter, check_cancelled
+from ..job import ReferenceSource
+from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
+from ..rasters.cover import cover
+from ..rasters.source import RasterSource
 from .chips import Chip, ChipSet, chip_side, digest_shots, stack
-from .errors import RefSAMError
-from .events import Reporter, check_cancelled
-from .job import ReferenceSource
 from .marks import Mark, Marks, read_marks
-from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
-from .rasters.cover import cover
-from .rasters.source import RasterSource
 from .refset_file import read_refset
 
 MAX_CHIPS = 10

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .errors import RefSAMError
-from .models.sam import INPUT_SIZE, resize_pixels
-from .models.segmenter import FOREGROUND, IGNORE, Shots
+from ..errors import RefSAMError
+from ..models.sam import INPUT_SIZE, resize_pixels
+from ..models.segmenter import FOREGROUND, IGNORE, Shots
 
 LARGEST_CHIP = 8192
 """Longest side of a chip in pixels."""

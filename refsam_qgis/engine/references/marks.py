@@ -11,11 +11,11 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from .errors import RefSAMError
-from .events import Reporter
-from .job import ReferenceSource
-from .rasters.source import RasterSource
-from .vectors import field_values, in_pixels_of, read_features, value_order
+from ..errors import RefSAMError
+from ..events import Reporter
+from ..job import ReferenceSource
+from ..rasters.source import RasterSource
+from ..vectors import field_values, in_pixels_of, read_features, value_order
 
 MAX_CLASSES = 254
 """Most classes a mask of 8 bits can tell apart beside background and nodata."""

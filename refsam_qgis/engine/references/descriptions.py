@@ -17,11 +17,11 @@ from torch import Tensor
 
 from refsam_qgis import __version__
 
+from ..home import home
+from ..job import ModelOptions
+from ..models.segmenter import ReferenceSegmenter, Shots
+from ..models.weight_files import describe_model
 from .chips import digest_shots
-from .home import home
-from .job import ModelOptions
-from .models.segmenter import ReferenceSegmenter, Shots
-from .models.weight_files import describe_model
 
 MAX_KEPT = 500
 """Most descriptions kept, about 50 kB each for ten chips; those not used for longest go first."""

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refsam_qgis.engine import refset_file
-from refsam_qgis.engine.chips import Chip, ChipSet
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
-from refsam_qgis.engine.refset_file import MANIFEST, VERSION, read_refset, write_refset
+from refsam_qgis.engine.references import refset_file
+from refsam_qgis.engine.references.chips import Chip, ChipSet
+from refsam_qgis.engine.references.refset_file import MANIFEST, VERSION, read_refset, write_refset
 from tests.engine.stand_ins import Recorder
 
 

@@ -13,18 +13,18 @@ import rasterio
 
 from refsam_qgis import __version__
 
+from ..errors import RefSAMError
+from ..events import Reporter, check_cancelled
+from ..job import RefsetJob
+from ..rasters.outputs import OutputFiles, disk_errors
+from ..rasters.source import CACHE_BYTES
+from ..runner import Loader
+from ..vectors import value_order
 from .chips import Chip, ChipSet
 from .contact_sheet import draw_contact_sheet
-from .errors import RefSAMError
-from .events import Reporter, check_cancelled
-from .job import RefsetJob
+from .gather import MarkedRaster, choose_ground_size, cut_chips, open_marked, require_chips
 from .marks import MAX_CLASSES
-from .rasters.outputs import OutputFiles, disk_errors
-from .rasters.source import CACHE_BYTES
-from .references import MarkedRaster, choose_ground_size, cut_chips, open_marked, require_chips
 from .refset_file import read_refset, write_refset
-from .runner import Loader
-from .vectors import value_order
 
 MAX_SET_CHIPS = 30
 """Most chips of a class in a set; each must be encoded, and its background is compared with in every tile."""

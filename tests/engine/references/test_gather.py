@@ -10,7 +10,7 @@ from shapely.geometry import LineString, Point, box
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import ReferenceSource
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
-from refsam_qgis.engine.references import MAX_CHIPS, gather_references
+from refsam_qgis.engine.references.gather import MAX_CHIPS, gather_references
 from tests.engine.stand_ins import BLUE, HALF_METRE, RED, UTM, Recorder, painted
 
 

@@ -5,11 +5,11 @@ import os
 import pytest
 import torch
 
-from refsam_qgis.engine import descriptions
-from refsam_qgis.engine.descriptions import describe
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.segmenter import FOREGROUND, Shots
+from refsam_qgis.engine.references import descriptions
+from refsam_qgis.engine.references.descriptions import describe
 from tests.engine.stand_ins import ColourSegmenter
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refsam_qgis.engine.chips import Chip, ChipSet, resize_mask, stack
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
+from refsam_qgis.engine.references.chips import Chip, ChipSet, resize_mask, stack
 
 
 def chip(side, marked, gsd=1.0):

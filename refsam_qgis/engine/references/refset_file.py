@@ -20,12 +20,12 @@ from PIL import Image
 
 from refsam_qgis import __version__
 
+from ..errors import RefSAMError
+from ..events import Reporter, check_cancelled
+from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+from ..rasters.outputs import disk_errors
 from .chips import LARGEST_CHIP, Chip, ChipSet, chip_side
-from .errors import RefSAMError
-from .events import Reporter, check_cancelled
 from .marks import MAX_CLASSES
-from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
-from .rasters.outputs import disk_errors
 
 FORMAT = "refsam reference set"
 VERSION = 1

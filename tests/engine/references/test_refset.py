@@ -14,12 +14,12 @@ from PIL import Image
 from rasterio.transform import Affine, from_origin
 from shapely.geometry import box
 
-from refsam_qgis.engine import refset
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import ReferenceSource, RefsetJob, SegmentJob, SegmentOutputs
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND
-from refsam_qgis.engine.references import gather_references
-from refsam_qgis.engine.refset import run_refset
+from refsam_qgis.engine.references import refset
+from refsam_qgis.engine.references.gather import gather_references
+from refsam_qgis.engine.references.refset import run_refset
 from refsam_qgis.engine.runner import run_job
 from tests.engine.stand_ins import BLUE, GROUND, HALF_METRE, RED, UTM, ColourSegmenter, Recorder, painted
 

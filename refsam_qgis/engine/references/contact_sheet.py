@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from ..events import Reporter, check_cancelled
+from ..lettering import fitted, lettering
+from ..models.sam import resize_pixels
+from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 from .chips import Chip, ChipSet, resize_mask
-from .events import Reporter, check_cancelled
-from .lettering import fitted, lettering
-from .models.sam import resize_pixels
-from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 
 LARGEST_THUMB, SMALLEST_THUMB = 256, 64
 MAX_PIXELS = 24_000_000
