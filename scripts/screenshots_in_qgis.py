@@ -26,8 +26,8 @@ PARAMETERS = {"CLASS_FIELD": "class", "ANNOTATION": "partial", "MIN_AREA": 4, "S
 
 
 def grab(window: QWidget, name: str) -> None:
-    """Save what a window shows."""
-    assert window.grab().save(str(FOLDER / f"{name}.png"))
+    """Save what a window shows under a file name; as JPEG where there is imagery in it."""
+    assert window.grab().save(str(FOLDER / name), quality=90)
 
 
 def toolbox() -> QDockWidget:
@@ -54,7 +54,7 @@ def steps() -> Iterator[int | Callable[[], object]]:
     toolbox().findChild(QLineEdit).setText("refsam")
     toolbox().findChild(QTreeView).expandAll()
     yield 2 * SETTLE
-    grab(main, "toolbox")
+    grab(main, "toolbox.jpg")
 
     dialog = processing.createAlgorithmDialog(
         "refsam:segmentbyreference", {"INPUT": raster, "REFERENCES": examples, **PARAMETERS}
@@ -62,12 +62,12 @@ def steps() -> Iterator[int | Callable[[], object]]:
     dialog.resize(1150, 800)
     dialog.show()
     yield SETTLE
-    grab(dialog, "dialog")
+    grab(dialog, "dialog.png")
     finished = []
     dialog.algorithmFinished.connect(lambda successful, results: finished.append(successful))
     dialog.runButton().click()
     yield 8000
-    grab(dialog, "running")
+    grab(dialog, "running.png")
     yield lambda: finished
     assert finished == [True], dialog.findChildren(QLineEdit)
     yield SETTLE
@@ -76,7 +76,7 @@ def steps() -> Iterator[int | Callable[[], object]]:
     iface.mapCanvas().setExtent(raster.extent())
     iface.mapCanvas().refresh()
     yield 2 * SETTLE
-    grab(main, "result")
+    grab(main, "result.jpg")
 
     from processing.gui.BatchAlgorithmDialog import BatchAlgorithmDialog
 
@@ -91,7 +91,7 @@ def steps() -> Iterator[int | Callable[[], object]]:
     yield SETTLE
     batch.resize(1300, 500)
     yield SETTLE
-    grab(batch, "batch")
+    grab(batch, "batch.png")
     batch.close()
 
     from processing.modeler.ModelerDialog import ModelerDialog
@@ -104,7 +104,7 @@ def steps() -> Iterator[int | Callable[[], object]]:
     yield SETTLE
     designer.view().fitInView(designer.view().scene().itemsBoundingRect(), Qt.AspectRatioMode.KeepAspectRatio)
     yield SETTLE
-    grab(designer, "designer")
+    grab(designer, "designer.png")
 
 
 def advance() -> None:

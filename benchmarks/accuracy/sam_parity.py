@@ -128,7 +128,9 @@ def _compare_everything(
     """The masks of a grid of points, those rated better than half of them; boxes of random masks are alike."""
     points = point_grid(SIDE, encoded.size)
     _, rated = segmenter.predict(encoded, Prompts(torch.from_numpy(points)[:, None], torch.ones(len(points), 1)), True)
-    cutoff = max(float(rated.median()), 0.0)
+    ranked = rated.flatten().sort().values
+    # Between two ratings, so that rounding cannot decide.
+    cutoff = max(float(ranked[len(ranked) // 2 - 1 :][:2].mean()), 0.0)
     ours = generate_masks(segmenter, encoded, points, MaskRules(cutoff, 0.3, 1.0))
     theirs = segment_anything_own().SamAutomaticMaskGenerator(
         segmenter.sam, SIDE, points_per_batch=SIDE, pred_iou_thresh=cutoff, stability_score_thresh=0.3,

@@ -154,13 +154,7 @@ class BuildReferenceSet(RefSAMAlgorithm):
         paths = [path for path, _, _ in self._rasters]
         if len(paths) == 1:
             return paths
-        layer = QgsVectorLayer(marks, "marks", "ogr")
-        extents = [_extent_in(layer.crs(), extent, crs, context) for _, extent, crs in self._rasters]
-        counts, beside = [0] * len(paths), 0
-        for feature in layer.getFeatures():
-            on = [extent is not None and extent.intersects(feature.geometry()) for extent in extents]
-            counts = [count + fits for count, fits in zip(counts, on)]
-            beside += not any(on)
+        counts, beside = self._count_marks(marks, context)
         if not any(counts):
             raise QgsProcessingException(
                 self.tr("None of the examples falls on one of the rasters; check the CRS of both.")
@@ -171,6 +165,17 @@ class BuildReferenceSet(RefSAMAlgorithm):
             if not count:
                 feedback.pushWarning(self.tr("No example falls on '{}'; it is left out.").format(path))
         return [path for path, count in zip(paths, counts) if count]
+
+    def _count_marks(self, marks: str, context: QgsProcessingContext) -> tuple[list[int], int]:
+        """Return how many examples fall on each raster, and how many on none."""
+        layer = QgsVectorLayer(marks, "marks", "ogr")
+        extents = [_extent_in(layer.crs(), extent, crs, context) for _, extent, crs in self._rasters]
+        counts, beside = [0] * len(extents), 0
+        for feature in layer.getFeatures():
+            on = [extent is not None and extent.intersects(feature.geometry()) for extent in extents]
+            counts = [count + fits for count, fits in zip(counts, on)]
+            beside += not any(on)
+        return counts, beside
 
 
 def _extent_in(

@@ -24,7 +24,7 @@ from .fingerprint import fingerprint
 from .job import EverythingJob
 from .journal import Journal, open_journal
 from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, point_grid
-from .models.promptable import PromptableSegmenter, load_promptable
+from .models.promptable import PromptableSegmenter, load_promptable, stock_options
 from .models.weight_files import describe_model
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
 from .rasters.grid import Extent, Tile, TileGrid, target_window
@@ -93,7 +93,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
                         "checkpoints, which answer points better than the compact model."
                     )
             except JobCancelled as error:
-                raise _cancelled(len(journal)) from error
+                raise journal.cancelled() from error
             result = {
                 "object_count": written.count,
                 "area_m2": written.area,
@@ -109,7 +109,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
                     "input": describe_input(raster),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                 }
-                write_report(path, job, job.model, segmenter.device, clock, result, further)
+                write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
             outputs.commit()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)
@@ -285,17 +285,10 @@ def _first_pixel(outline: BaseGeometry) -> tuple[int, int]:
     return int(np.floor(top)), int(np.floor(corners[corners[:, 1] == top, 0].min()))
 
 
-def _cancelled(kept: int) -> JobCancelled:
-    if not kept:
-        return JobCancelled()
-    tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
-    return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
-
-
 def _journal_key(job: EverythingJob, raster: RasterSource, grid: TileGrid, segmenter: PromptableSegmenter) -> str:
     """Digest all that the masks of a tile depend on."""
-    options = replace(job.model, method="training_free", adapters=None)
-    weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
+    described = describe_model(stock_options(job.model))
+    weights = {name: value for name, value in described.items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
             "kind": "everything",

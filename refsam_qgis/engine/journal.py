@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from .errors import JobCancelled
 from .events import Reporter
 from .home import home
 from .rasters.grid import Tile
@@ -113,6 +114,14 @@ class Journal:
         self._settle()
         if self._writable:
             self._pending = self._writer.submit(self._append, tile, logits)
+
+    def cancelled(self) -> JobCancelled:
+        """Return the failure of a run that is stopped now; it says what is kept."""
+        kept = len(self)
+        if not kept:
+            return JobCancelled()
+        tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
+        return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
 
     def finish(self) -> None:
         """Forget the tiles, as the run has succeeded.

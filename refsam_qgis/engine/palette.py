@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 COLOURS = (
-    (230, 85, 13), (49, 130, 189), (49, 163, 84), (222, 45, 138), (253, 208, 23), (117, 107, 177), (20, 180, 180),
+    (240, 30, 160), (20, 200, 220), (253, 208, 23), (130, 80, 230), (240, 110, 20), (40, 110, 220), (60, 220, 110),
 )  # fmt: skip
+"""The first ones are those that imagery of the ground seldom holds."""
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:

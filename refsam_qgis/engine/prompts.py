@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from .errors import RefSAMError
 from .events import Reporter, check_cancelled
 from .job import PromptsJob
-from .models.promptable import EncodedImage, PromptableSegmenter, Prompts, load_promptable
+from .models.promptable import EncodedImage, PromptableSegmenter, Prompts, load_promptable, stock_options
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
 from .prompt_layers import PromptedObject, read_prompts
 from .rasters.outlines import mask_outline
@@ -97,7 +97,7 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
                     for w, of in windows
                 ],
             }
-            write_report(path, job, job.model, segmenter.device, clock, result, further)
+            write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
         outputs.commit()
         reporter.progress(1.0, "Done", 0.0)
         return result

@@ -21,14 +21,14 @@ from scipy.special import expit
 
 from refsam_qgis import __version__
 
-from .errors import JobCancelled, RefSAMError
+from .errors import JobCancelled
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
-from .rasters.grid import Extent, Tile, TileGrid
+from .rasters.grid import Extent, Tile, TileGrid, target_window
 from .rasters.mosaic import RowBlock, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
@@ -112,7 +112,7 @@ def segment_raster(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
-        window, extent = _target_window(job, raster)
+        window, extent = target_window(job.extent, job.input, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading references")
         with clock.stage("references"):
@@ -136,7 +136,7 @@ def segment_raster(
                 with clock.stage("polygons"):
                     table = run.finish(found, outputs, job)
             except JobCancelled as error:
-                raise _cancelled(len(journal)) from error
+                raise journal.cancelled() from error
             names = [reference.name for reference in references.classes]
             with clock.stage("writing"):
                 if (path := outputs["polygons"]) is not None:
@@ -296,20 +296,6 @@ class _TileRun:
         return tile, *self._raster.read(Window(tile.column, tile.row, side, side))
 
 
-def _target_window(job: SegmentJob, raster: RasterSource) -> tuple[Window, Extent | None]:
-    if job.extent is None:
-        return Window(0, 0, raster.width, raster.height), None
-    extent = Extent(job.extent, raster.transform)
-    window = extent.window(raster.width, raster.height)
-    if window is None:
-        raise RefSAMError(
-            "input",
-            f"Extent {', '.join(f'{v:g}' for v in job.extent)} holds no pixel of raster '{job.input}'; give xmin, "
-            "ymin, xmax, ymax in the raster's CRS.",
-        )
-    return window, extent
-
-
 def _tile_side(
     job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter
 ) -> tuple[int, float | None]:
@@ -346,13 +332,6 @@ def _journal_key(
             "versions": [__version__, torch.__version__],
         }
     )
-
-
-def _cancelled(kept: int) -> JobCancelled:
-    if not kept:
-        return JobCancelled()
-    tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
-    return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
 
 
 def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:

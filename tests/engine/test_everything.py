@@ -85,6 +85,7 @@ def test_the_outputs_are_whole_and_right(write_raster, outputs, model):
     assert np.allclose(objects["area_m2"], pixels / 4, rtol=2e-3)
     assert result["object_count"] == len(objects) and result["tiles"] == 6 and result["tile_size"] == 100
     report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
+    assert report["model"]["adapters"] is None
     assert report["result"] == result and report["tiles"] == {"side": 100, "overlap": 12, "skipped": 0}
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1

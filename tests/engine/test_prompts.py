@@ -90,6 +90,7 @@ def test_the_outputs_are_whole_and_right(scene, outputs, model, write_vector):
     assert np.allclose(objects["score"], 0.9) and (objects["stability"] == 1).all()
     assert (result["object_count"], result["prompted"], result["windows"], result["device"]) == (3, 3, 1, "cpu")
     report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
+    assert report["model"]["adapters"] is None
     assert report["result"] == result and report["job"]["boxes"] == boxes and report["windows"][0]["objects"] == 3
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1

@@ -122,7 +122,7 @@ def test_examples_know_the_outputs_of_algorithms_that_come_later(chain, provider
 
     def outputs():
         model = registry.algorithmById("refsam:Chain")
-        return sorted(output.name().split(":", 1)[1] for output in model.outputDefinitions())
+        return sorted(output.description() for output in model.outputDefinitions())
 
     assert outputs() == ["refsam:segmentbyreference"]
     registry.addProvider(Later())

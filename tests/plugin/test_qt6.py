@@ -47,7 +47,7 @@ def test_the_plugin_is_ready(check_qt6):
         ("from qgis.PyQt import QtCore\nx = QtCore.QVariant.String", 2, "no 'PyQt6.QtCore.QVariant.String'"),
         ("from qgis.PyQt.QtWidgets import QAction", 1, "PyQt6 has no 'PyQt6.QtWidgets.QAction'"),
         ("import qgis.PyQt.QtCore\nqgis.PyQt.QtCore.Qt.Checked", 2, "no 'PyQt6.QtCore.Qt.Checked'"),
-        ("from qgis.core import QgsProcessing\nx = QgsProcessing.TypeRaster", 2, "write QgsProcessing.SourceType.Type"),
+        ("from qgis.core import QgsProcessing\nx = QgsProcessing.TypeRaster", 2, "outside its enum"),
         ("from qgis.core import Qgis\nx = Qgis.Warning", 2, "write Qgis.MessageLevel.Warning"),
         ("import qgis.core as c\nx = c.QgsWkbTypes.Polygon", 2, "outside its enum"),
         ("from qgis.core import QgsNothing", 1, "QGIS has no 'qgis.core.QgsNothing'"),

@@ -143,5 +143,9 @@ def load_promptable(options: ModelOptions, load: Callable[[ModelOptions], Any]) 
         options: Network, weights and device.
         load: Gives the segmenter for its options, warm where it can.
     """
-    segmenter = load(dataclasses.replace(options, method="training_free", adapters=None))
-    return PromptableSegmenter(segmenter.sam)
+    return PromptableSegmenter(load(stock_options(options)).sam)
+
+
+def stock_options(options: ModelOptions) -> ModelOptions:
+    """Return the options of the stock SAM in a job's network, which the training-free method runs too."""
+    return dataclasses.replace(options, method="training_free", adapters=None)

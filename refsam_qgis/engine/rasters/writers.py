@@ -21,6 +21,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
+from ..palette import class_colour
 from .objects import ObjectTable
 from .outputs import disk_errors
 
@@ -37,10 +38,6 @@ COLUMNS: dict[str, type] = {
     "area_m2": np.float64,
 }
 """Fields of polygon layers; names of at most ten characters and types that Shapefile and memory layers know too."""
-COLOURS = (
-    (230, 85, 13), (49, 130, 189), (49, 163, 84), (222, 45, 138), (253, 208, 23), (117, 107, 177), (20, 180, 180),
-)  # fmt: skip
-"""Class colours of the mask, repeated when there are more classes."""
 
 
 class RowWriter:
@@ -99,7 +96,7 @@ class RowWriter:
     def set_classes(self, classes: Sequence[str]) -> None:
         """Name and colour the values 1, 2, … of a mask."""
         self._dataset.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(classes, 1)})
-        table = {i: (*COLOURS[(i - 1) % len(COLOURS)], 255) for i in range(1, len(classes) + 1)}
+        table = {i: (*class_colour(i), 255) for i in range(1, len(classes) + 1)}
         self._dataset.write_colormap(1, {0: (0, 0, 0, 0), **table, MASK_NODATA: (0, 0, 0, 0)})
         self._dataset.colorinterp = (ColorInterp.palette,)
 
@@ -238,6 +235,7 @@ def _write_layer(path: str, frame: gpd.GeoDataFrame, geometry_type: str, append:
             pyogrio.write_dataframe(
                 frame, path, layer=LAYER, driver="GPKG", geometry_type=geometry_type,
                 promote_to_multi=geometry_type == "MultiPolygon", append=append,
+                VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
             )  # fmt: skip
         except DataSourceError as error:
             raise RefSAMError(
