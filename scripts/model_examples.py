@@ -155,8 +155,9 @@ def build_set_segment_summarise() -> QgsProcessingModelAlgorithm:
         {
             "INPUT": Source.fromChildOutput("segment", "OUTPUT"),
             # The designer draws what an expression depends on, which it does not for a text with expressions in it.
+            # qgis_process leaves parameters that were not given without a value.
             "EXPRESSION": Source.fromExpression(
-                """'"score" >= ' || @min_score || ' AND "area_m2" >= ' || @min_area"""
+                """'"score" >= ' || coalesce(@min_score, 0.5) || ' AND "area_m2" >= ' || coalesce(@min_area, 0)"""
             ),
         },
         {"OUTPUT": ("Objects", (4, 2.2))},

@@ -27,11 +27,10 @@ from shapely.geometry import box, shape
 
 CLASSES = {"water": 1, "building": 4, "vegetation": 5}
 """Ids in the mask of the classes that are marked."""
-SIDE = 512
-"""Side in pixels of a piece."""
-PLACES = [(row, column) for row in (2560, 3072) for column in (1024, 1536, 2048, 2560, 3072)]
-"""Upper left pixels of the pieces that are searched."""
-EXAMPLES = (2560, 1536)
+PIECE = 256
+"""Side in pixels of a piece that is searched."""
+PLACES = [Window(column, row, PIECE, PIECE) for row in (2304, 2560) for column in range(1024, 2304, PIECE)]
+EXAMPLES = Window(1536, 2560, 512, 512)
 LARGEST = 12
 """Outlines marked of each class."""
 
@@ -149,15 +148,15 @@ def cut(data: Path, work: Path) -> Files:
     folder = work / "rasters"
     folder.mkdir(exist_ok=True)
     with rasterio.open(data / "dubai_tile7.tif") as image, rasterio.open(data / "dubai_tile7_mask.tif") as mask:
-        for number, place in enumerate(PLACES):
-            _save(image, place, folder / f"piece {number}.tif")
+        for number, window in enumerate(PLACES):
+            _save(image, window, folder / f"piece {number}.tif")
         (folder / "broken header.tif").write_bytes(b"II*\0 not a raster")
         whole = (folder / "piece 0.tif").read_bytes()
         (folder / "broken tail.tif").write_bytes(whole[: len(whole) // 3])
         raster = work / "examples.tif"
         _save(image, EXAMPLES, raster)
         outlines = _outlines(mask, image, EXAMPLES)
-        bounds = image.window_bounds(_window(EXAMPLES))
+        bounds = image.window_bounds(EXAMPLES)
     truth, marks, points, zones = (work / f"{name}.gpkg" for name in ("truth", "marks", "points", "zones"))
     outlines.to_file(truth)
     largest = outlines.assign(size=outlines.area).sort_values("size").groupby("class").tail(LARGEST)
@@ -172,25 +171,18 @@ def cut(data: Path, work: Path) -> Files:
     return Files(raster, marks, truth, points, zones, folder)
 
 
-def _window(place: tuple[int, int]) -> Window:
-    return Window(place[1], place[0], SIDE, SIDE)
-
-
-def _save(image: rasterio.DatasetReader, place: tuple[int, int], path: Path) -> None:
-    window = _window(place)
+def _save(image: rasterio.DatasetReader, window: Window, path: Path) -> None:
     profile = {
-        "driver": "GTiff", "dtype": image.dtypes[0], "count": image.count, "crs": image.crs, "width": SIDE,
-        "height": SIDE, "transform": image.window_transform(window),
+        "driver": "GTiff", "dtype": image.dtypes[0], "count": image.count, "crs": image.crs, "width": window.width,
+        "height": window.height, "transform": image.window_transform(window),
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
         target.write(image.read(window=window))
 
 
-def _outlines(
-    mask: rasterio.DatasetReader, image: rasterio.DatasetReader, place: tuple[int, int]
-) -> gpd.GeoDataFrame:
-    ids = mask.read(1, window=_window(place))
-    transform = image.window_transform(_window(place))
+def _outlines(mask: rasterio.DatasetReader, image: rasterio.DatasetReader, window: Window) -> gpd.GeoDataFrame:
+    ids = mask.read(1, window=window)
+    transform = image.window_transform(window)
     found = [
         (name, shape(outline))
         for name, class_id in CLASSES.items()
