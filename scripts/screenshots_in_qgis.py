@@ -19,7 +19,8 @@ from qgis.PyQt.QtWidgets import QDockWidget, QLineEdit, QTreeView, QWidget
 from qgis.utils import iface
 
 FOLDER = Path(os.environ["REFSAM_SCREENSHOTS"])
-SAMPLE = Path(os.environ["REFSAM_ROOT"]) / "sample"
+SAMPLE = Path("sample")
+"""Seen from the project's folder, where QGIS is started: no picture is to show anybody's own folders."""
 SETTLE = 1500
 """Milliseconds for a window to be laid out and painted."""
 PARAMETERS = {"CLASS_FIELD": "class", "ANNOTATION": "partial", "MIN_AREA": 4, "SIMPLIFY": 0.3}
@@ -27,7 +28,7 @@ PARAMETERS = {"CLASS_FIELD": "class", "ANNOTATION": "partial", "MIN_AREA": 4, "S
 
 def grab(window: QWidget, name: str) -> None:
     """Save what a window shows under a file name; as JPEG where there is imagery in it."""
-    assert window.grab().save(str(FOLDER / name), quality=90)
+    assert window.grab().save(str(FOLDER / name), quality=90 if name.endswith("jpg") else -1)
 
 
 def toolbox() -> QDockWidget:
