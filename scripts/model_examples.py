@@ -250,9 +250,9 @@ def segment_evaluate() -> QgsProcessingModelAlgorithm:
         "What is really there: polygons, or a raster of class numbers.",
     )
     draft.input(
-        QgsProcessingParameterField("truth_field", "Class field of the truth", "", "truth", optional=True),
+        QgsProcessingParameterString("truth_field", "Class field of the truth", optional=True),
         (0, 5),
-        "Attribute of the truth that holds the class. Without it all are of one class.",
+        "Name of the attribute of the truth that holds the class. Without it all are of one class.",
     )
     draft.step(
         "segment", "refsam:segmentbyreference", "Segment by reference", (1, 1.5),

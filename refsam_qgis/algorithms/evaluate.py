@@ -13,7 +13,6 @@ from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSink,
-    QgsProcessingParameterField,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMapLayer,
     QgsProcessingParameterString,
@@ -139,13 +138,16 @@ class Evaluate(RefSAMAlgorithm):
                 QgsProcessingParameterMapLayer(layer, label, types=[VECTOR_POLYGON, RASTER]),
                 self.tr("{}: polygons, or a raster of class numbers with 0 for the background.").format(help_text),
             )
+            # Plain text: QGIS 3.22 crashes on a field parameter whose parent is a raster.
             self.add(
-                QgsProcessingParameterField(
-                    field, self.tr("Class field of the {}").format(label.lower()),
-                    parentLayerParameterName=layer, optional=True,
+                QgsProcessingParameterString(
+                    field, self.tr("Class field of the {}").format(label.lower()), optional=True
                 ),
-                self.tr("Attribute of polygons that holds the class. Without it all are of one class."),
-            )  # fmt: skip
+                self.tr(
+                    "Name of the attribute of polygons that holds the class, such as 'class' in RefSAM's own results. "
+                    "Without it all are of one class."
+                ),
+            )
         for name, label in (
             (self.RESULT_CLASSES, self.tr("Classes of a result raster")),
             (self.TRUTH_CLASSES, self.tr("Classes of a truth raster")),

@@ -128,3 +128,15 @@ def test_examples_know_the_outputs_of_algorithms_that_come_later(chain, provider
     registry.addProvider(Later())
     assert outputs() == ["later:segmenteverything", "refsam:segmentbyreference"]
     registry.removeProvider("later")
+
+
+def test_fields_are_those_of_vector_layers(provider):
+    """QGIS 3.22 crashes when it opens a dialog whose field parameter has a raster as its parent."""
+    parents = {
+        (algorithm.name(), parameter.name()): algorithm.parameterDefinition(parameter.parentLayerParameterName())
+        for algorithm in provider.algorithms()
+        for parameter in algorithm.parameterDefinitions()
+        if parameter.type() == "field"
+    }
+    assert parents
+    assert {parent.type() for parent in parents.values()} == {"source"}, parents

@@ -55,7 +55,7 @@ def segment_anything_modules() -> types.SimpleNamespace:
     spec = importlib.util.find_spec("segment_anything")
     if spec is None or spec.submodule_search_locations is None:
         raise RefSAMError(
-            "environment", "The package segment_anything is missing; install the engine's environment again."
+            "environment", "The package segment_anything is missing; run scripts/setup of RefSAM again."
         )
     with _bare_package("segment_anything", list(spec.submodule_search_locations)):
         return types.SimpleNamespace(
