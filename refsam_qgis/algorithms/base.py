@@ -167,15 +167,15 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         self,
         name: str,
         label: str,
-        default: float,
+        default: float | None,
         help_text: str,
         minimum: float = 0,
         maximum: float | None = None,
         kind: Any = DOUBLE,
         advanced: bool = True,
     ) -> None:
-        """Declare a number; `kind` is `DOUBLE` or `INTEGER` of `qgis_compat`."""
-        parameter = QgsProcessingParameterNumber(name, label, kind, default, minValue=minimum)
+        """Declare a number, optional without a default; `kind` is `DOUBLE` or `INTEGER` of `qgis_compat`."""
+        parameter = QgsProcessingParameterNumber(name, label, kind, default, default is None, minValue=minimum)
         if maximum is not None:
             parameter.setMaximum(maximum)
         self.add(parameter, help_text, advanced)

@@ -50,6 +50,10 @@ class Values:
         """Return a number."""
         return self.algorithm.parameterAsDouble(self.parameters, name, self.context)
 
+    def optional_number(self, name: str) -> float | None:
+        """Return a number, or ``None`` when there is none."""
+        return None if self.parameters.get(name) in (None, "") else self.number(name)
+
     def file(self, name: str) -> str | None:
         """Return the path of an input file or folder, or ``None`` when there is none."""
         return self.algorithm.parameterAsFile(self.parameters, name, self.context) or None

@@ -104,20 +104,26 @@ class PolygonOptions:
     """How outlines become polygons that people can use.
 
     Attributes:
-        min_area: Smallest polygon kept, in square metres.
+        min_area: Smallest polygon kept, in square metres; ``None`` keeps what is at least a tenth of the smallest
+            example, and everything where there are no examples.
         fill_holes: Holes smaller than this are filled, in square metres; 0 keeps every hole.
         simplify: Tolerance of the simplification in map units; 0 keeps the pixel outline. Shared borders stay shared.
         right_angles: Whether outlines are made right-angled, as buildings are.
     """
 
-    min_area: float = 0.0
+    min_area: Optional[float] = None
     fill_holes: float = 0.0
     simplify: float = 0.0
     right_angles: bool = False
 
     def __post_init__(self) -> None:
         for name in ("min_area", "fill_holes", "simplify"):
-            _range(name, getattr(self, name), 0, float("inf"))
+            _range(name, getattr(self, name) or 0.0, 0, float("inf"))
+
+    @property
+    def least_area(self) -> float:
+        """Smallest area kept, in square metres."""
+        return self.min_area or 0.0
 
 
 @dataclass(frozen=True)

@@ -271,6 +271,16 @@ def test_nothing_found_is_a_valid_empty_layer(scene, outputs):
     assert "area_m2" in objects.columns and objects.crs.to_epsg() == 32640
 
 
+def test_what_is_far_smaller_than_the_examples_is_left_out_unless_asked_for(write_raster, write_vector, outputs):
+    specks = [(slice(row, row + 6), slice(300, 306), RED) for row in (100, 200, 300)]
+    image = painted(700, 600, [(slice(40, 60), slice(40, 60), RED), (slice(400, 407), slice(400, 406), RED), *specks])
+    raster, marks = write_raster(image), write_vector([mark_at(HALF_METRE, 40, 40)], kind=["red"])
+    reporter = Recorder()
+    assert run(raster, marks, outputs, reporter=reporter)["object_count"] == 2  # 42 of 400 pixels is enough, 36 is not
+    assert any("below 10 m²" in message for message in reporter.messages)
+    assert run(raster, marks, outputs, min_area=0.0)["object_count"] == 5
+
+
 class Failing(ColourSegmenter):
     def __init__(self, error):
         self._error, self._calls = error, 0
@@ -448,7 +458,7 @@ def test_real_files(name, write_vector, outputs):
     marks = write_vector([mark_at(transform, 300, 300, 60)], crs=crs.to_wkt(), kind=["x"])
     left, top = transform * (150, 200)
     right, bottom = transform * (700, 650)
-    result = run(path, marks, outputs, tile_size=256, extent=(left, bottom, right, top))
+    result = run(path, marks, outputs, tile_size=256, extent=(left, bottom, right, top), min_area=0.0)
     mask = read(outputs.mask)[0]
     assert mask.shape == (450, 550) and np.array_equal(mask == 255, ~valid)
     objects = gpd.read_file(outputs.polygons)

@@ -23,7 +23,13 @@ def declare(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
     """
     tr = algorithm.tr
     algorithm.add_number(
-        MIN_AREA, tr("Smallest area (m²)"), PolygonOptions.min_area, tr("Smaller polygons are left out.")
+        MIN_AREA,
+        tr("Smallest area (m²)"),
+        PolygonOptions.min_area,
+        tr(
+            "Smaller polygons are left out. Without it those below a tenth of the smallest example, where there are "
+            "examples; 0 keeps all."
+        ),
     )
     algorithm.add_number(
         FILL_HOLES,
@@ -48,7 +54,7 @@ def declare(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
 def read(values: Values) -> PolygonOptions:
     """Return the options."""
     return PolygonOptions(
-        min_area=values.number(MIN_AREA),
+        min_area=values.optional_number(MIN_AREA),
         fill_holes=values.number(FILL_HOLES),
         simplify=values.number(SIMPLIFY),
         right_angles=values.flag(RIGHT_ANGLES),

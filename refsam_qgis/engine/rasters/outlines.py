@@ -78,7 +78,7 @@ def finish_outlines(
 def _finish(
     polygons: NDArray[Any], areas: NDArray[np.float64], grid: PixelGrid, options: PolygonOptions, overlapping: bool
 ) -> Outlines:
-    kept = np.flatnonzero(filled_areas(polygons, areas, grid, options.fill_holes) >= options.min_area)
+    kept = np.flatnonzero(filled_areas(polygons, areas, grid, options.fill_holes) >= options.least_area)
     outlines, areas = polygons[kept], areas[kept]
     if len(kept) == 0 or not (options.fill_holes > 0 or options.simplify > 0 or options.right_angles):
         return Outlines(outlines, kept, areas)
@@ -94,7 +94,7 @@ def _finish(
         else:
             finished = _placed(squared, finished)
     areas = grid.areas(finished)
-    large = (areas >= options.min_area) & (areas > 0)
+    large = (areas >= options.least_area) & (areas > 0)
     return Outlines(finished[large], kept[large], areas[large])
 
 

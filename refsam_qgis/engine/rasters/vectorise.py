@@ -126,7 +126,7 @@ class Vectoriser:
         outlines = [_outline(item.parts) for item in objects]
         polygons = self._grid.to_map(np.array(outlines, dtype=object))
         areas = self._grid.areas(polygons)
-        large = filled_areas(polygons, areas, self._grid, self._options.fill_holes) >= self._options.min_area
+        large = filled_areas(polygons, areas, self._grid, self._options.fill_holes) >= self._options.least_area
         for item, polygon, area, kept in zip(objects, polygons, areas, large, strict=True):
             item.parts = []
             if kept:

@@ -19,6 +19,7 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import Window
+from scipy.ndimage import label
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import RefSAMError
@@ -74,6 +75,26 @@ class ReferenceSet:
         parts += [(reference.name, reference.class_id, digest_shots(reference.shots)) for reference in self.classes]
         parts.append(None if self.negative is None else digest_shots(self.negative))
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    @cached_property
+    def smallest_example(self) -> float:
+        """Area in square metres of the smallest object that is marked whole in a chip; 0 where there is none."""
+        areas = [area for reference in self.classes for area in _whole_objects(reference.shots)]
+        pixel = self.chip_ground_size / self.classes[0].shots.masks.shape[-1]
+        return float(min(areas, default=0) * pixel**2)
+
+
+def _whole_objects(shots: Shots) -> list[int]:
+    """Return the pixels of each connected mark that does not reach the border of its chip."""
+    areas: list[int] = []
+    for mask in shots.masks.numpy() == FOREGROUND:
+        labels, _ = label(mask)
+        cut = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+        pixels = np.bincount(labels.ravel())
+        pixels[0] = 0
+        pixels[cut] = 0
+        areas += pixels[pixels > 0].tolist()
+    return areas
 
 
 @dataclass(frozen=True)

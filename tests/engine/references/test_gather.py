@@ -260,3 +260,12 @@ def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
 def test_reading_can_be_cancelled(write_raster, write_vector, scene):
     with pytest.raises(JobCancelled):
         read(write_raster(scene), write_vector(squares((100, 100))), Recorder(cancel_after=-1))
+
+
+def test_the_smallest_example_is_one_that_is_whole(write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    marks = [on_map(box(100, 100, 120, 120)), on_map(box(160, 150, 172, 160)), on_map(box(0, 0, 4, 4))]
+    whole = read(raster, write_vector(marks), ground_size=128.0)  # the corner's mark is cut by the border of its chip
+    assert whole.smallest_example == pytest.approx(12 * 10 * 0.5**2)
+    cut = read(raster, write_vector([on_map(box(0, 0, 500, 400))]))
+    assert cut.smallest_example == 0
