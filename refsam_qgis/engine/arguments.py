@@ -305,7 +305,7 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
 
 def _add_polygons(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("polygons")
-    group.add_argument("--min-area", type=float, help="square metres (default: a tenth of the smallest example)")
+    group.add_argument("--min-area", type=float, help="square metres (default: a twentieth of the typical example)")
     group.add_argument(
         "--fill-holes", type=float, default=PolygonOptions.fill_holes, help="below; square metres"
     )

@@ -104,7 +104,7 @@ class PolygonOptions:
     """How outlines become polygons that people can use.
 
     Attributes:
-        min_area: Smallest polygon kept, in square metres; ``None`` keeps what is at least a tenth of the smallest
+        min_area: Smallest polygon kept, in square metres; ``None`` keeps what is at least a twentieth of the typical
             example, and everything where there are no examples.
         fill_holes: Holes smaller than this are filled, in square metres; 0 keeps every hole.
         simplify: Tolerance of the simplification in map units; 0 keeps the pixel outline. Shared borders stay shared.

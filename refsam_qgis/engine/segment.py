@@ -24,7 +24,7 @@ from refsam_qgis import __version__
 from .errors import JobCancelled
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
-from .job import ModelOptions, PolygonOptions, SegmentJob
+from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
@@ -51,8 +51,6 @@ from .session import Session
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
-LEAST_OF_EXAMPLE = 0.1
-"""Automatic smallest area of a polygon as a share of the smallest example."""
 PREFETCHED_TILES = 2
 """Tiles read ahead while the model works."""
 SUFFIXES = {
@@ -128,7 +126,7 @@ def segment_raster(
         reporter.progress(LOADED * 2 / 3, "Looking at the references")
         with clock.stage("descriptions"), torch.inference_mode():
             described = session.described(ground_size)
-        job = replace(job, polygons=_polygon_options(job, references, reporter))
+        job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
         key = _journal_key(raster, grid, references, job.model, model)
         with open_journal(key, reporter) as journal:
@@ -297,19 +295,6 @@ class _TileRun:
     def _read(self, tile: Tile) -> TileRead:
         side = self._grid.side
         return tile, *self._raster.read(Window(tile.column, tile.row, side, side))
-
-
-def _polygon_options(job: SegmentJob, references: ReferenceSet, reporter: Reporter) -> PolygonOptions:
-    """Derive the smallest area from the examples if it is not given."""
-    if job.polygons.min_area is not None:
-        return job.polygons
-    least = references.smallest_example * LEAST_OF_EXAMPLE
-    if least:
-        reporter.log(
-            f"Polygons below {least:.3g} m², a tenth of the smallest example, are left out; give a smallest area to "
-            "change that."
-        )
-    return replace(job.polygons, min_area=least)
 
 
 def _tile_side(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from .events import Reporter, check_cancelled
-from .job import ModelOptions, RasterOptions, ReferenceSource
+from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
 from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
@@ -14,6 +15,9 @@ from .runner import Loader
 
 RECENT = 4
 """Ground sizes whose chips and descriptions are kept; the rasters of a folder seldom have more."""
+
+LEAST_OF_EXAMPLE = 0.05
+"""Automatic smallest area of a polygon as a share of the typical example: about a fifth of its length and width."""
 
 
 class Session:
@@ -45,6 +49,7 @@ class Session:
         self._reporter = reporter
         self._references: dict[float | None, ReferenceSet] = {}
         self._described: dict[float | None, list[Any]] = {}
+        self._told = 0.0
 
     @cached_property
     def model(self) -> ReferenceSegmenter:
@@ -71,6 +76,19 @@ class Session:
             _make_room(self._described)
             self._described[ground_size] = self._describe(self.references(ground_size))
         return self._described[ground_size]
+
+    def polygon_options(self, options: PolygonOptions, ground_size: float | None) -> PolygonOptions:
+        """Return the options with the smallest area derived from the examples if it is not given."""
+        if options.min_area is not None:
+            return options
+        least = self.references(ground_size).typical_example * LEAST_OF_EXAMPLE
+        if least != self._told:
+            self._told = least
+            self._reporter.log(
+                f"Polygons below {least:.3g} m², a twentieth of the typical example, are left out; give a smallest "
+                "area to change that."
+            )
+        return replace(options, min_area=least)
 
     def _describe(self, references: ReferenceSet) -> list[Any]:
         shots = [reference.shots for reference in references.classes]

@@ -272,12 +272,13 @@ def test_nothing_found_is_a_valid_empty_layer(scene, outputs):
 
 
 def test_what_is_far_smaller_than_the_examples_is_left_out_unless_asked_for(write_raster, write_vector, outputs):
-    specks = [(slice(row, row + 6), slice(300, 306), RED) for row in (100, 200, 300)]
-    image = painted(700, 600, [(slice(40, 60), slice(40, 60), RED), (slice(400, 407), slice(400, 406), RED), *specks])
+    specks = [(slice(row, row + 4), slice(300, 304), RED) for row in (100, 200, 300)]
+    image = painted(700, 600, [(slice(40, 60), slice(40, 60), RED), (slice(400, 405), slice(400, 405), RED), *specks])
     raster, marks = write_raster(image), write_vector([mark_at(HALF_METRE, 40, 40)], kind=["red"])
     reporter = Recorder()
-    assert run(raster, marks, outputs, reporter=reporter)["object_count"] == 2  # 42 of 400 pixels is enough, 36 is not
-    assert any("below 10 m²" in message for message in reporter.messages)
+    found = run(raster, marks, outputs, reporter=reporter)
+    assert found["object_count"] == 2  # 25 of 400 pixels are enough, 16 are not
+    assert any("below 5 m²" in message for message in reporter.messages)
     assert run(raster, marks, outputs, min_area=0.0)["object_count"] == 5
 
 

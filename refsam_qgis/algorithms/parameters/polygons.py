@@ -27,7 +27,7 @@ def declare(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
         tr("Smallest area (m²)"),
         PolygonOptions.min_area,
         tr(
-            "Smaller polygons are left out. Without it those below a tenth of the smallest example, where there are "
+            "Smaller polygons are left out. Without it those below a twentieth of the typical example, where there are "
             "examples; 0 keeps all."
         ),
     )

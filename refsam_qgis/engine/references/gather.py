@@ -77,11 +77,14 @@ class ReferenceSet:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @cached_property
-    def smallest_example(self) -> float:
-        """Area in square metres of the smallest object that is marked whole in a chip; 0 where there is none."""
-        areas = [area for reference in self.classes for area in _whole_objects(reference.shots)]
+    def typical_example(self) -> float:
+        """Median area in square metres of the objects marked whole in the chips, of the class of the smallest ones.
+
+        0 where no object is whole.
+        """
+        areas = [_whole_objects(reference.shots) for reference in self.classes]
         pixel = self.chip_ground_size / self.classes[0].shots.masks.shape[-1]
-        return float(min(areas, default=0) * pixel**2)
+        return min((float(np.median(of_class)) for of_class in areas if of_class), default=0.0) * pixel**2
 
 
 def _whole_objects(shots: Shots) -> list[int]:

@@ -262,10 +262,10 @@ def test_reading_can_be_cancelled(write_raster, write_vector, scene):
         read(write_raster(scene), write_vector(squares((100, 100))), Recorder(cancel_after=-1))
 
 
-def test_the_smallest_example_is_one_that_is_whole(write_raster, write_vector, scene):
+def test_the_typical_example_is_of_whole_objects_of_the_smallest_class(write_raster, write_vector, scene):
     raster = write_raster(scene)
-    marks = [on_map(box(100, 100, 120, 120)), on_map(box(160, 150, 172, 160)), on_map(box(0, 0, 4, 4))]
-    whole = read(raster, write_vector(marks), ground_size=128.0)  # the corner's mark is cut by the border of its chip
-    assert whole.smallest_example == pytest.approx(12 * 10 * 0.5**2)
-    cut = read(raster, write_vector([on_map(box(0, 0, 500, 400))]))
-    assert cut.smallest_example == 0
+    boxes = [(100, 100, 120, 120), (160, 150, 172, 160), (200, 150, 202, 151), (0, 0, 4, 4), (60, 60, 90, 90)]
+    vector = write_vector([on_map(box(*corners)) for corners in boxes], kind=["small"] * 4 + ["large"])
+    whole = read(raster, vector, ground_size=128.0, class_field="kind")  # the mark in the corner is cut by its chip
+    assert whole.typical_example == pytest.approx(12 * 10 * 0.5**2)
+    assert read(raster, write_vector([on_map(box(0, 0, 500, 400))])).typical_example == 0
