@@ -110,6 +110,8 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                 }
                 write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
+            if reporter.is_cancelled():  # nothing may appear once the user has read that the run is cancelled
+                raise journal.cancelled()
             outputs.commit()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)

@@ -98,6 +98,7 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
                 ],
             }
             write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
+        check_cancelled(reporter)
         outputs.commit()
         reporter.progress(1.0, "Done", 0.0)
         return result

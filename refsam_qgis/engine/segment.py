@@ -163,6 +163,8 @@ def segment_raster(
                     **(note or {}),
                 }
                 write_report(path, job, job.model, model.device, clock, result, further)
+            if reporter.is_cancelled():  # nothing may appear once the user has read that the run is cancelled
+                raise journal.cancelled()
             outputs.commit()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)

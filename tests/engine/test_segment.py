@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
+from refsam_qgis.engine import segment
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import PolygonOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
@@ -466,3 +467,18 @@ def test_real_files(name, write_vector, outputs):
     assert len(objects) == result["object_count"] > 0 and objects.is_valid.all()
     drawn = rasterize(objects.geometry, mask.shape, transform=transform * Affine.translation(150, 200))
     assert np.array_equal(drawn == 1, mask == 1)
+
+
+def test_no_output_appears_after_a_late_cancel(scene, outputs, monkeypatch):
+    _, raster, marks = scene
+    reporter = Recorder()
+    write = segment.write_report
+
+    def cancelled_meanwhile(*arguments):
+        write(*arguments)
+        reporter._cancel_after = 0
+
+    monkeypatch.setattr(segment, "write_report", cancelled_meanwhile)
+    with pytest.raises(JobCancelled, match="12 finished tiles are kept"):
+        run(raster, marks, outputs, reporter=reporter)
+    assert list(Path(outputs.mask).parent.iterdir()) == []

@@ -111,6 +111,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
             "outputs": {name: path for name, path in paths.items() if path is not None},
         }
         _write(outputs, job, record, comparison)
+        check_cancelled(reporter)
         outputs.commit()
     reporter.progress(1.0, "Done", 0.0)
     return record
