@@ -13,9 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
-from rasterio.features import rasterize
 from rasterio.transform import Affine
-from rasterio.windows import Window
 
 from .errors import RefSAMError
 from .references.marks import DEFAULT_CLASS
@@ -100,35 +98,6 @@ def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
     if len(shapes) and not areal.any():
         raise RefSAMError("input", f"'{path}' holds no polygons; give a layer of polygons.")
     return ClassPolygons(path, pieces[areal], names[origin][within][areal], _crs(frame))
-
-
-class DrawnPolygons:
-    """Polygons in pixel coordinates drawn window by window; where they overlap, the smaller is on top.
-
-    Args:
-        polygons: ``(N,)`` shapely polygons in pixel coordinates.
-    """
-
-    def __init__(self, polygons: NDArray[Any]) -> None:
-        self._polygons = polygons
-        self._rank = np.argsort(np.argsort(-shapely.area(polygons), kind="stable"))
-        self._tree = shapely.STRtree(polygons)
-
-    def draw(self, window: Window) -> NDArray[np.int32]:
-        """Return ``(h, w)``: 1 + the index of the polygon that holds each pixel's centre, 0 where none does."""
-        left, top = int(window.col_off), int(window.row_off)
-        shape = (int(window.height), int(window.width))
-        near = self._tree.query(shapely.box(left, top, left + shape[1], top + shape[0]))
-        if len(near) == 0:
-            return np.zeros(shape, np.int32)
-        near = near[np.argsort(self._rank[near])]
-        drawn: NDArray[np.int32] = rasterize(
-            zip(self._polygons[near], (near + 1).tolist(), strict=True),
-            shape,
-            transform=Affine.translation(left, top),
-            dtype="int32",
-        )
-        return drawn
 
 
 def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any]:

@@ -18,7 +18,6 @@ from shapely.geometry.base import BaseGeometry
 
 from refsam_qgis import __version__
 
-from .errors import JobCancelled
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import EverythingJob
@@ -79,21 +78,18 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
         with open_journal(_journal_key(job, raster, grid, segmenter), reporter) as journal:
             run = _Run(job, raster, grid, segmenter, journal, reporter)
-            try:
-                with clock.stage("tiles"):
-                    seen = run.look(window)
-                check_cancelled(reporter)
-                reporter.progress(FINISHED, "Writing polygons")
-                with clock.stage("writing"):
-                    found = _numbered(_inside(seen, window, extent), raster)
-                    written = write_objects(found, outputs, raster, window, job.polygons, reporter)
-                if not seen:
-                    reporter.log(
-                        "The model is sure of nothing here; lower the thresholds, or use one of SAM's published "
-                        "checkpoints, which answer points better than the compact model."
-                    )
-            except JobCancelled as error:
-                raise journal.cancelled() from error
+            with clock.stage("tiles"):
+                seen = run.look(window)
+            check_cancelled(reporter)
+            reporter.progress(FINISHED, "Writing polygons")
+            with clock.stage("writing"):
+                found = _numbered(_inside(seen, window, extent), raster)
+                written = write_objects(found, outputs, raster, window, job.polygons, reporter)
+            if not seen:
+                reporter.log(
+                    "The model is sure of nothing here; lower the thresholds, or use one of SAM's published "
+                    "checkpoints, which answer points better than the compact model."
+                )
             result = {
                 "object_count": written.count,
                 "area_m2": written.area,
@@ -102,7 +98,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
                 "tile_size": side,
                 "device": str(segmenter.device),
                 "seconds": round(clock.seconds, 3),
-                "outputs": {name: path for name, path in asdict(job.outputs).items() if path is not None},
+                "outputs": outputs.wanted,
             }
             if (path := outputs["report"]) is not None:
                 further = {
@@ -110,8 +106,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                 }
                 write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
-            if reporter.is_cancelled():  # nothing may appear once the user has read that the run is cancelled
-                raise journal.cancelled()
+            check_cancelled(reporter)  # nothing may appear once the user has read that the run is cancelled
             outputs.commit()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)

@@ -115,14 +115,6 @@ class Journal:
         if self._writable:
             self._pending = self._writer.submit(self._append, tile, logits)
 
-    def cancelled(self) -> JobCancelled:
-        """Return the failure of a run that is stopped now; it says what is kept."""
-        kept = len(self)
-        if not kept:
-            return JobCancelled()
-        tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
-        return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
-
     def finish(self) -> None:
         """Forget the tiles, as the run has succeeded.
 
@@ -191,11 +183,24 @@ def open_journal(key: str, reporter: Reporter) -> Iterator[Journal]:
     Args:
         key: Digest of all that a tile's logits depend on.
         reporter: Hears when nothing can be kept.
+
+    Raises:
+        JobCancelled: When the run is cancelled; it says how many tiles are kept.
     """
     with ExitStack() as stack:
         journal = _open(home() / "journals" / key, stack, reporter)
         stack.callback(journal.close)
-        yield journal
+        try:
+            yield journal
+        except JobCancelled as error:
+            raise _cancelled(len(journal)) from error
+
+
+def _cancelled(kept: int) -> JobCancelled:
+    if not kept:
+        return JobCancelled()
+    tiles = "1 finished tile is" if kept == 1 else f"{kept} finished tiles are"
+    return JobCancelled(f"The run was cancelled; {tiles} kept, and the next run goes on from there.")
 
 
 def _open(folder: Path, stack: ExitStack, reporter: Reporter) -> Journal:

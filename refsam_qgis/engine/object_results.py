@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from .events import Reporter, check_cancelled
 from .job import PolygonOptions
+from .rasters.drawing import DrawnPolygons
 from .rasters.mosaic import BLOCK_ROWS
 from .rasters.objects import PixelGrid
 from .rasters.outlines import finish_outlines
@@ -97,25 +96,13 @@ def write_objects(
 
 def _write_numbers(path: str, found: FoundObjects, raster: RasterSource, window: Window, reporter: Reporter) -> None:
     """Write the object numbers, rows by rows; where objects overlap, the better score wins."""
-    left, width = int(window.col_off), int(window.width)
-    tree = shapely.STRtree(found.outlines)
     # The last one drawn stays: the best, and of equals the first.
-    rank = np.empty(len(found), np.intp)
-    rank[np.lexsort((-found.object_ids, found.scores))] = np.arange(len(found))
-    transform = raster.transform * Affine.translation(left, window.row_off)
-    with RowWriter(
-        path, width, int(window.height), raster.crs, transform, "int32", NOTHING, ["object number"]
-    ) as writer:
-        for row in range(0, int(window.height), BLOCK_ROWS):
+    drawn = DrawnPolygons(found.outlines, np.lexsort((-found.object_ids, found.scores)))
+    numbers = np.concatenate([[NOTHING], found.object_ids]).astype(np.int32)
+    left, top, width, height = (int(v) for v in (window.col_off, window.row_off, window.width, window.height))
+    transform = raster.transform * Affine.translation(left, top)
+    with RowWriter(path, width, height, raster.crs, transform, "int32", NOTHING, ["object number"]) as writer:
+        for row in range(0, height, BLOCK_ROWS):
             check_cancelled(reporter)
-            top, height = int(window.row_off) + row, min(BLOCK_ROWS, int(window.height) - row)
-            numbers = np.full((height, width), NOTHING, np.int32)
-            near = tree.query(shapely.box(left, top, left + width, top + height))
-            if len(near):
-                near = near[np.argsort(rank[near])]
-                rasterize(
-                    zip(found.outlines[near], found.object_ids[near].tolist(), strict=True),
-                    out=numbers,
-                    transform=Affine.translation(left, top),
-                )
-            writer.write(row, numbers[None])
+            rows = Window(left, top + row, width, min(BLOCK_ROWS, height - row))
+            writer.write(row, numbers[drawn.draw(rows)][None])

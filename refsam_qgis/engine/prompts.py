@@ -87,7 +87,7 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
             "windows": len(windows),
             "device": str(segmenter.device),
             "seconds": round(clock.seconds, 3),
-            "outputs": {name: path for name, path in asdict(job.outputs).items() if path is not None},
+            "outputs": outputs.wanted,
         }
         if (path := outputs["report"]) is not None:
             further = {

@@ -21,7 +21,6 @@ from scipy.special import expit
 
 from refsam_qgis import __version__
 
-from .errors import JobCancelled
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
@@ -131,18 +130,14 @@ def segment_raster(
         key = _journal_key(raster, grid, references, job.model, model)
         with open_journal(key, reporter) as journal:
             run = _TileRun(raster, grid, window, journal, reporter)
-            try:
-                with clock.stage("tiles"):
-                    found = run.segment(model, described, references, outputs, extent, job)
-                with clock.stage("polygons"):
-                    table = run.finish(found, outputs, job)
-            except JobCancelled as error:
-                raise journal.cancelled() from error
+            with clock.stage("tiles"):
+                found = run.segment(model, described, references, outputs, extent, job)
+            with clock.stage("polygons"):
+                table = run.finish(found, outputs, job)
             names = [reference.name for reference in references.classes]
             with clock.stage("writing"):
                 if (path := outputs["polygons"]) is not None:
                     write_polygons(path, table, names, raster.crs)
-            written = {name: path for name, path in asdict(job.outputs).items() if path is not None}
             result = {
                 "object_count": len(table.polygons),
                 "device": str(model.device),
@@ -152,19 +147,18 @@ def segment_raster(
                 "tile_size": side,
                 "seconds": round(clock.seconds, 3),
                 "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
-                "outputs": written,
+                "outputs": outputs.wanted,
             }
             if (path := outputs["report"]) is not None:
                 further = {
                     "input": describe_input(raster),
                     "references": _describe_references(references),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
-                    "files": _describe_files(outputs, written),
+                    "files": _describe_files(outputs),
                     **(note or {}),
                 }
                 write_report(path, job, job.model, model.device, clock, result, further)
-            if reporter.is_cancelled():  # nothing may appear once the user has read that the run is cancelled
-                raise journal.cancelled()
+            check_cancelled(reporter)  # nothing may appear once the user has read that the run is cancelled
             outputs.commit()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)
@@ -403,10 +397,10 @@ def _describe_references(references: ReferenceSet) -> dict[str, Any]:
     }
 
 
-def _describe_files(outputs: OutputFiles, paths: Mapping[str, str]) -> dict[str, Any]:
+def _describe_files(outputs: OutputFiles) -> dict[str, Any]:
     """Return path and size in bytes of each finished output."""
     return {
         name: {"path": path, "size": os.path.getsize(str(outputs[name]))}
-        for name, path in paths.items()
+        for name, path in outputs.wanted.items()
         if name != "report"
     }

@@ -22,8 +22,9 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from ..class_polygons import ClassPolygons, DrawnPolygons, read_class_polygons
+from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
+from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
 from ..references.marks import DEFAULT_CLASS
 

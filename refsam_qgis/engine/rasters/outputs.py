@@ -32,6 +32,9 @@ class OutputFiles:
         suffixes: Allowed file name endings by output name.
         inputs: Files that the job reads and no output may replace.
 
+    Attributes:
+        wanted: Final path, as it was given, of each output that is not left out.
+
     Raises:
         RefSAMError: With code ``input`` for a path that cannot be written to, ``disk`` when its folder is closed.
     """
@@ -39,7 +42,8 @@ class OutputFiles:
     def __init__(
         self, paths: Mapping[str, str | None], suffixes: Mapping[str, tuple[str, ...]], inputs: list[str]
     ) -> None:
-        self._final = {name: Path(path) for name, path in paths.items() if path is not None}
+        self.wanted = {name: path for name, path in paths.items() if path is not None}
+        self._final = {name: Path(path) for name, path in self.wanted.items()}
         taken = [os.path.realpath(path) for path in inputs]
         for name, path in self._final.items():
             _check(path, suffixes[name], taken)

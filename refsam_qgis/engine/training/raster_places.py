@@ -13,10 +13,11 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from ..class_polygons import ClassPolygons, DrawnPolygons, read_class_polygons
+from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..image_folder import IGNORE_ID, MIN_PIXELS
+from ..rasters.drawing import DrawnPolygons
 from ..rasters.source import RasterSource
 from .views import LabelledImage
 
