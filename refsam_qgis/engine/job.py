@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 from .errors import RefSAMError
 
 MODELS = ("compact", "vit_b", "vit_l", "vit_h")
-METHODS = ("auto", "virefsam", "training_free")
+METHODS = ("auto", "virefsam", "fitted", "training_free")
 ANNOTATIONS = ("complete", "partial")
 STRETCHES = ("auto", "none", "percentile")
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -438,6 +438,25 @@ class EvaluateJob:
         _range("gsd", self.gsd, 0, float("inf"))
         _range("tolerance", self.tolerance, 0, 100)
         _range("min_iou", self.min_iou, 0, 1)
+
+
+PROTOCOLS = ("folder", "isaid5i", "loveda2i", "coco20i")
+"""Where few-shot episodes come from: anyone's labelled images, or a published data set."""
+PROTOCOL_METHODS = (
+    "virefsam",
+    "fitted",
+    "training_free",
+    "random_forest",
+    "static_prompts",
+    "colour_prototype",
+    "stitched_a",
+    "stitched_b",
+    "stitched_c",
+    "stitched_d",
+)
+"""Methods that a protocol compares: RefSAM's own first, then the baselines."""
+SUPPORTS = ("mask", "scribble", "point", "box")
+"""How the references of an episode are marked."""
 
 
 @dataclass(frozen=True)

@@ -418,7 +418,7 @@ def test_references_are_read_and_described_once(references, few):
     class Counting(CoarseSegmenter):
         described = 0
 
-        def describe(self, shots):
+        def describe(self, shots, encodings=()):
             self.described += 1
             return super().describe(shots)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,8 +53,13 @@ class ReferenceSegmenter(Protocol):
     def device(self) -> torch.device:
         """Where the model runs."""
 
-    def describe(self, shots: Shots) -> Any:
-        """Condense the reference chips of one class (of any side; they are scaled to the model's input)."""
+    def describe(self, shots: Shots, encodings: Sequence[Any] = ()) -> Any:
+        """Condense the reference chips of one class (of any side; they are scaled to the model's input).
+
+        Args:
+            shots: The chips.
+            encodings: What `encode` returned for each chip alone, where the caller has them already.
+        """
 
     def encode(self, images: Tensor, valid: Tensor) -> Any:
         """Encode target tiles with the frozen encoder.

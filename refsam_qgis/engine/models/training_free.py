@@ -7,6 +7,7 @@ finds none the prior itself stands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,9 @@ class TrainingFreeSegmenter:
         return device
 
     @torch.inference_mode()
-    def describe(self, shots: Shots) -> CalibratedPrototypes:
+    def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> CalibratedPrototypes:
         """Prototypes of one class and the threshold that marks it best on its own references."""
-        features, masks = encode_shots(self.sam, shots, self.device)
+        features, masks = encode_shots(self.sam, shots, self.device, encodings)
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
         share, known, unmarked = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,9 +108,9 @@ class ViRefSAMSegmenter:
         return self.model.vcp.queries.device
 
     @torch.inference_mode()
-    def describe(self, shots: Shots) -> Prototypes:
+    def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> Prototypes:
         """Prototypes of one class, shape ``(1, 1 + K*N_b, 256)``."""
-        features, masks = encode_shots(self.model.sam, shots, self.device)
+        features, masks = encode_shots(self.model.sam, shots, self.device, encodings)
         return compute_prototypes(features[None], masks[None], self.model.config.background_cells)
 
     @torch.inference_mode()
@@ -132,13 +133,14 @@ class ViRefSAMSegmenter:
         return Prototypes.restore(tensors, self.device)
 
 
-def encode_shots(sam: Any, shots: Shots, device: torch.device) -> tuple[Tensor, Tensor]:
+def encode_shots(
+    sam: Any, shots: Shots, device: torch.device, encodings: Sequence[FrozenEncoding] = ()
+) -> tuple[Tensor, Tensor]:
     """Encode the reference chips one by one; features ``(K, 256, h, w)`` and masks no smaller than their grid."""
-    features = [
-        encode_tiles(sam, shots.images[k : k + 1], shots.valid[k : k + 1], device).features
-        for k in range(shots.images.shape[0])
+    encodings = encodings or [
+        encode_tiles(sam, shots.images[k : k + 1], shots.valid[k : k + 1], device) for k in range(shots.images.shape[0])
     ]
-    return torch.cat(features), _grid_masks(shots.masks).to(device)
+    return torch.cat([encoding.features for encoding in encodings]), _grid_masks(shots.masks).to(device)
 
 
 def encode_tiles(sam: Any, images: Tensor, valid: Tensor, device: torch.device) -> FrozenEncoding:

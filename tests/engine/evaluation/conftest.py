@@ -26,7 +26,7 @@ class ColourSegmenter:
     def __init__(self) -> None:
         self.encoded = 0
 
-    def describe(self, shots: Shots) -> Tensor:
+    def describe(self, shots: Shots, encodings: Sequence[object] = ()) -> Tensor:
         marked = shots.masks == FOREGROUND
         return torch.stack([shots.images[:, band][marked].float().mean() for band in range(3)])
 

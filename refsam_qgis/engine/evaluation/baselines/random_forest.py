@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class RandomForestSegmenter:
         """Always the CPU."""
         return torch.device("cpu")
 
-    def describe(self, shots: Shots) -> RandomForestClassifier:
+    def describe(self, shots: Shots, encodings: Sequence[PixelEncoding] = ()) -> RandomForestClassifier:
         """Train on the marked pixels of the references.
 
         Raises:
