@@ -25,7 +25,7 @@ class ColourSegmenter:
 
     device = torch.device("cpu")
 
-    def describe(self, shots: Shots) -> Tensor:
+    def describe(self, shots: Shots, encodings: Sequence[object] = ()) -> Tensor:
         marked = shots.masks == FOREGROUND
         return torch.stack([shots.images[:, band][marked].float().mean() for band in range(3)])
 
