@@ -23,8 +23,7 @@ from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.metrics import Overlap
-from refsam_qgis.engine.evaluation.protocol import RANDOM_FOREST
-from refsam_qgis.engine.job import ReferenceSource, SegmentJob, SegmentOutputs
+from refsam_qgis.engine.job import METHODS, ReferenceSource, SegmentJob, SegmentOutputs
 
 from .mosaic_references import Ninth, choose_ninth, cut_references
 from .mosaic_run import run_alone
@@ -60,7 +59,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--qgis", metavar="QGIS_PROCESS", help="run the Processing algorithm with this executable")
     parser.add_argument("--work", type=Path, help="folder that keeps references and results")
     parser.add_argument("--record", type=Path, default=RECORDS / "dubai_mosaic.json", help="JSON to write")
-    add_model(parser)
+    add_model(parser, ("virefsam", "training_free", "random_forest"))
     return parser.parse_args()
 
 
@@ -95,9 +94,10 @@ def _measure_method(
     job: SegmentJob, method: str, qgis_process: str | None, work: Path, truth_path: Path, ninth: Ninth
 ) -> dict[str, Any]:
     mask = work / f"{method}.tif"
-    # The random forest goes without SAM's weights, so its job names no method of the product.
-    model = job.model if method == RANDOM_FOREST else replace(job.model, method=method)
-    report = None if method == RANDOM_FOREST else str(work / f"{method}.json")
+    # A baseline's job names no method of the product and has no report, which would describe the product's weights.
+    own = method in METHODS
+    model = replace(job.model, method=method) if own else job.model
+    report = str(work / f"{method}.json") if own else None
     outputs = SegmentOutputs(polygons=str(work / f"{method}.gpkg"), mask=str(mask), report=report)
     result, peak = run_alone(replace(job, model=model, outputs=outputs), method, qgis_process)
     ids = {summary["name"]: summary["id"] for summary in result["classes"]}

@@ -10,10 +10,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from refsam_qgis.engine.evaluation.baselines.random_forest import RandomForestSegmenter
-from refsam_qgis.engine.evaluation.protocol import RANDOM_FOREST
+from refsam_qgis.engine.evaluation.methods import build_segmenter
 from refsam_qgis.engine.events import SilentReporter
-from refsam_qgis.engine.job import ModelOptions, SegmentJob
+from refsam_qgis.engine.job import METHODS, ModelOptions, SegmentJob
+from refsam_qgis.engine.models.checkpoints import load_segmenter
+from refsam_qgis.engine.models.segmenter import ReferenceSegmenter
 from refsam_qgis.engine.segment import run_segment
 
 BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -24,27 +25,26 @@ def run_alone(job: SegmentJob, method: str, qgis_process: str | None) -> tuple[d
     """Segment the mosaic in a fresh process.
 
     Args:
-        job: What to do; its model holds the method, except for the random forest.
+        job: What to do; its model holds the method, unless that is a baseline.
         method: Name of the method.
-        qgis_process: Executable to run the Processing algorithm with; ``None`` runs the engine itself. The random
-            forest is no part of the product and always runs through the engine's raster path.
+        qgis_process: Executable to run the Processing algorithm with; ``None`` runs the engine itself. Baselines
+            are no part of the product and always run through the engine's raster path.
 
     Returns:
         The result of the job and the peak resident memory in bytes.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        if qgis_process is None or method == RANDOM_FOREST:
+        if qgis_process is None or method not in METHODS:
             return pool.submit(_run_engine, job, method).result()
         return pool.submit(_run_qgis, job, qgis_process).result()
 
 
 def _run_engine(job: SegmentJob, method: str) -> tuple[dict[str, Any], int]:
-    result = run_segment(job, SilentReporter(), _load_random_forest if method == RANDOM_FOREST else None)
+    def load(options: ModelOptions) -> ReferenceSegmenter:
+        return build_segmenter(method, options, 0, load_segmenter)
+
+    result = run_segment(job, SilentReporter(), load)
     return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT
-
-
-def _load_random_forest(options: ModelOptions) -> RandomForestSegmenter:
-    return RandomForestSegmenter()
 
 
 def _run_qgis(job: SegmentJob, qgis_process: str) -> tuple[dict[str, Any], int]:

@@ -1,29 +1,57 @@
-"""Command line flags that the accuracy benchmarks share."""
+"""Command line flags that the accuracy benchmarks share, and how they lay out their tables."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from refsam_qgis.engine.evaluation.protocol import LEARNED_METHODS, RANDOM_FOREST
-from refsam_qgis.engine.job import MODELS, ModelOptions
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.job import MODELS, PROTOCOL_METHODS, ModelOptions
 
 RECORDS = Path(__file__).parent / "records"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, methods: Sequence[str] = PROTOCOL_METHODS) -> None:
     """Add the flags that choose methods, network and weights."""
-    methods = (*LEARNED_METHODS, RANDOM_FOREST)
-    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
+    parser.add_argument("--methods", nargs="+", choices=PROTOCOL_METHODS, default=list(methods), metavar="METHOD")
     parser.add_argument("--model", choices=MODELS, default=ModelOptions.model)
     parser.add_argument("--checkpoint", help="SAM weights; not needed for the bundled model")
     parser.add_argument("--adapters", help="RefSAM adapters; not needed for the bundled model")
     parser.add_argument("--device", default=ModelOptions.device)
 
 
+def add_fold_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names weights for the folds of the training data."""
+    parser.add_argument(
+        "--fold-weights",
+        type=Path,
+        metavar="DIR",
+        help="folder of SCENE_CLASS/compact_sam.safetensors and compact_adapters.safetensors, made by trainings that "
+        "went without that scene and that class",
+    )
+
+
 def model_options(arguments: argparse.Namespace) -> ModelOptions:
     """Return the network that parsed arguments ask for; each method is filled in when it runs."""
     return ModelOptions(arguments.model, arguments.checkpoint, arguments.adapters, "auto", arguments.device)
+
+
+def fold_options(model: ModelOptions, fold_weights: Path, fold: str) -> ModelOptions:
+    """Return the compact model with the weights of a fold.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` if they are not there.
+    """
+    checkpoint, adapters = (fold_weights / fold / f"compact_{part}.safetensors" for part in ("sam", "adapters"))
+    for path in (checkpoint, adapters):
+        if not path.is_file():
+            raise RefSAMError(
+                "checkpoint",
+                f"'{path}' is not there; train without that scene and class, or leave out --fold-weights.",
+            )
+    return replace(model, model="compact", checkpoint=str(checkpoint), adapters=str(adapters))
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Hurried annotation simulated on full masks: some objects only, or scribbles (method A5)."""
+"""Hurried annotation simulated on full masks: some objects only, scribbles, points or boxes (method A5)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,35 @@ STROKES = (1, 20)
 """Fewest and most strokes (VRP-SAM)."""
 BRUSH = (3, 10)
 """Thinnest and thickest brush in pixels (VRP-SAM)."""
+POINTS = (1, 20)
+"""Fewest and most points (VRP-SAM)."""
+POINT_RADIUS = 2
+"""Radius of a point in pixels, that of points which people draw."""
 GUARD = 4 * PATCH / INPUT_SIZE
-"""Width of the ring around a scribble that is not taken for background, as a share of the tile's side.
+"""Width of the ring around scribbles and points that is not taken for background, as a share of the tile's side.
 
 Four cells of SAM's feature grid: unmarked pixels of the object itself would spoil the background prototypes.
 """
 
 _CURVE_POINTS = 32
+
+
+def simulate(label: NDArray[np.uint8], support: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Mark the class of a whole tile as a person would.
+
+    Args:
+        label: ``(H, W)`` of `FOREGROUND`, `BACKGROUND` and `IGNORE`, with some foreground.
+        support: One of `job.SUPPORTS`.
+        rng: Source of strokes and points.
+
+    Returns:
+        ``(H, W)`` as `label`, or as `scribble`, `points` or `boxes` say.
+    """
+    if support == "scribble":
+        return scribble(label, rng, max(label.shape))
+    if support == "point":
+        return points(label, rng, max(label.shape))
+    return boxes(label) if support == "box" else label
 
 
 def partial(label: NDArray[np.uint8], instances: NDArray[np.uint16], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -60,11 +82,50 @@ def scribble(label: NDArray[np.uint8], rng: np.random.Generator, tile_side: int)
         `BACKGROUND` elsewhere.
     """
     inside = label == FOREGROUND
-    strokes = _draw_strokes(inside, rng) & inside
-    guarded = _dilate(strokes, round(GUARD * tile_side))
-    marked = np.where(guarded, IGNORE, BACKGROUND).astype(np.uint8)
+    return _guarded(label, _draw_strokes(inside, rng) & inside, tile_side)
+
+
+def points(label: NDArray[np.uint8], rng: np.random.Generator, tile_side: int) -> NDArray[np.uint8]:
+    """Replace a full annotation by points on random pixels of the object, each a disc cut off where it leaves it.
+
+    Args and returns are those of `scribble`.
+    """
+    inside = label == FOREGROUND
+    pixels = np.argwhere(inside)
+    count = int(rng.integers(POINTS[0], POINTS[1], endpoint=True))
+    canvas = Image.new("1", (label.shape[1], label.shape[0]))
+    draw = ImageDraw.Draw(canvas)
+    for row, column in pixels[rng.choice(len(pixels), min(count, len(pixels)), replace=False)].tolist():
+        draw.circle((column, row), POINT_RADIUS, fill=1)
+    return _guarded(label, np.asarray(canvas) & inside, tile_side)
+
+
+def boxes(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Replace a full annotation by the filled bounding box of each of its connected parts.
+
+    VRP-SAM fills one box around all of the class, which in a scene of many objects would be the scene.
+
+    Args:
+        label: ``(H, W)`` of `FOREGROUND`, `BACKGROUND` and `IGNORE`.
+
+    Returns:
+        ``(H, W)``: `FOREGROUND` in the boxes, but `IGNORE` where `label` has it, `BACKGROUND` elsewhere.
+    """
+    from scipy import ndimage  # not there where networks are trained
+
+    marked = np.full_like(label, BACKGROUND)
+    parts, _ = ndimage.label(label == FOREGROUND, np.ones((3, 3), bool))
+    for box in ndimage.find_objects(parts):
+        marked[box] = FOREGROUND
     marked[label == IGNORE] = IGNORE
-    marked[strokes] = FOREGROUND
+    return marked
+
+
+def _guarded(label: NDArray[np.uint8], marks: NDArray[np.bool_], tile_side: int) -> NDArray[np.uint8]:
+    """Return an annotation by `marks` inside the object, with a guard ring around them."""
+    marked = np.where(_dilate(marks, round(GUARD * tile_side)), IGNORE, BACKGROUND).astype(np.uint8)
+    marked[label == IGNORE] = IGNORE
+    marked[marks] = FOREGROUND
     return marked
 
 

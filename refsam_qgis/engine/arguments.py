@@ -14,7 +14,10 @@ from .job import (
     DEVICES,
     METHODS,
     MODELS,
+    PROTOCOL_METHODS,
+    PROTOCOLS,
     STRETCHES,
+    SUPPORTS,
     EvaluateJob,
     EverythingJob,
     FolderJob,
@@ -33,8 +36,6 @@ from .job import (
     TrainJob,
     from_dict,
 )
-
-PROTOCOL_METHODS = ("virefsam", "training_free", "random_forest")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -197,12 +198,19 @@ def _evaluate_job(arguments: argparse.Namespace) -> EvaluateJob | ProtocolJob:
             raise RefSAMError("input", "A protocol needs its images with masks; add --folder.")
         return ProtocolJob(
             folder=arguments.folder,
-            report=arguments.report,
+            protocol=arguments.protocol,
+            folds=tuple(arguments.folds) if arguments.folds else None,
             methods=tuple(arguments.methods),
             model=_model(arguments),
             shots=arguments.shots,
             episodes=arguments.episodes,
+            runs=arguments.runs,
             seed=arguments.seed,
+            support=arguments.support,
+            min_pixels=arguments.min_pixels,
+            report=arguments.report,
+            picture=arguments.picture,
+            table=arguments.table,
         )
     if arguments.result is None or arguments.truth is None:
         raise RefSAMError("input", "There is nothing to compare; add --result and --truth, or --protocol and --folder.")
@@ -306,9 +314,7 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
 def _add_polygons(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("polygons")
     group.add_argument("--min-area", type=float, help="square metres (default: a twentieth of the typical example)")
-    group.add_argument(
-        "--fill-holes", type=float, default=PolygonOptions.fill_holes, help="below; square metres"
-    )
+    group.add_argument("--fill-holes", type=float, default=PolygonOptions.fill_holes, help="below; square metres")
     group.add_argument("--simplify", type=float, default=PolygonOptions.simplify, help="map units; 0 is off")
     group.add_argument("--right-angles", action="store_true", help="make outlines right-angled")
 
@@ -439,20 +445,22 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     result.add_argument("--truth-field", help="attribute of truth polygons that holds the class")
     result.add_argument("--result-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
     result.add_argument("--truth-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
-    result.add_argument(
-        "--gsd", type=float, default=EvaluateJob.gsd, help="metres, for two vector files"
-    )
+    result.add_argument("--gsd", type=float, default=EvaluateJob.gsd, help="metres, for two vector files")
     result.add_argument("--tolerance", type=float, default=EvaluateJob.tolerance, help="pixels between boundaries")
     result.add_argument("--min-iou", type=float, default=EvaluateJob.min_iou, help="of an object found, 0 to 1")
-    result.add_argument("--picture", help="PNG of the confusion matrix")
-    result.add_argument("--table", help="CSV, one row a class")
     _add_extent(parser)
     protocol = parser.add_argument_group("methods by few-shot episodes")
-    protocol.add_argument("--protocol", choices=("folder",), help="where the episodes come from")
-    protocol.add_argument("--folder", help="images with masks")
+    protocol.add_argument("--protocol", choices=PROTOCOLS, help="where the episodes come from")
+    protocol.add_argument("--folder", help="the data set as it is published, or images with masks")
+    protocol.add_argument("--folds", type=int, nargs="+", metavar="FOLD", help="from 0 (default: all)")
     protocol.add_argument("--methods", nargs="+", choices=PROTOCOL_METHODS, default=list(ProtocolJob.methods))
-    protocol.add_argument("--shots", type=int, default=ProtocolJob.shots)
-    protocol.add_argument("--episodes", type=int, default=ProtocolJob.episodes)
-    protocol.add_argument("--seed", type=int, default=ProtocolJob.seed)
+    protocol.add_argument("--shots", type=int, default=ProtocolJob.shots, help="references of an episode")
+    protocol.add_argument("--episodes", type=int, default=ProtocolJob.episodes, help="of each run and fold")
+    protocol.add_argument("--runs", type=int, default=ProtocolJob.runs, help="episode lists")
+    protocol.add_argument("--seed", type=int, default=ProtocolJob.seed, help="from which each run draws its own")
+    protocol.add_argument("--support", choices=SUPPORTS, default=ProtocolJob.support, help="marks of the references")
+    protocol.add_argument("--min-pixels", type=int, help="of a class that is present (default: the protocol's own)")
+    parser.add_argument("--picture", help="PNG of the confusion matrix, or of the best, median and worst episodes")
+    parser.add_argument("--table", help="CSV, one row a class or a method")
     parser.add_argument("--report", help="JSON to write")
     _add_model(parser)

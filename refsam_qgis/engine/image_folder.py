@@ -1,11 +1,11 @@
-"""Folders of labelled images: ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``."""
+"""Images with masks in files, and folders of them: ``NAME.jpg|png|tif``, ``NAME_mask.png`` and ``classes.json``."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,41 +39,46 @@ class Sample:
 
     Attributes:
         image: Path of the whole image.
-        mask: Path of its class ids.
+        mask: Path of the file that holds its labels.
         box: ``(left, top, right, bottom)`` of the part in pixels.
         classes: Ids of the classes present in it, background and ignored ones left out.
+        source: Samples of one source never refer to each other.
     """
 
     image: Path
     mask: Path
     box: tuple[int, int, int, int]
     classes: tuple[int, ...]
+    source: str
+
+
+Decoder = Callable[[Image.Image], NDArray[np.uint8]]
+"""Turns a mask as it is stored into class ids ``(H, W)`` uint8, `IGNORE_ID` where nobody labelled."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A scanned folder.
+    """Images with a mask in a file beside each.
 
     Attributes:
         names: Name of each class that can be sought, by its id.
-        ignored: Mask values of pixels nobody labelled.
         samples: In the order of their file names.
+        decode: Reads class ids out of a mask.
     """
 
     names: dict[int, str]
-    ignored: frozenset[int]
     samples: tuple[Sample, ...]
+    decode: Decoder
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Return the pixels ``(H, W, 3)`` uint8 RGB of a sample."""
-        with _open(sample.image) as image:
-            return np.asarray(image.convert("RGB").crop(sample.box))
+        with open_image(sample.image) as image:
+            return np.asarray(image.crop(sample.box).convert("RGB"))
 
     def read_ids(self, sample: Sample) -> NDArray[np.uint8]:
         """Return the class ids ``(H, W)`` uint8 of a sample, 255 where nobody labelled."""
-        with _open(sample.mask) as image:
-            ids = np.asarray(image.crop(sample.box), dtype=np.uint8)
-        return np.where(np.isin(ids, list(self.ignored)), np.uint8(IGNORE_ID), ids)
+        with open_image(sample.mask) as image:
+            return self.decode(image.crop(sample.box))
 
     def read_label(self, sample: Sample, class_id: int) -> NDArray[np.uint8]:
         """Return the label ``(H, W)`` uint8 of one class: `FOREGROUND`, `BACKGROUND` or `IGNORE`."""
@@ -104,8 +109,60 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     masks = sorted(folder.glob(f"*{_MASK_SUFFIX}"))
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
-    samples = [sample for mask in masks for sample in _scan_pair(mask, set(names) | ignored, wanted, crop, min_pixels)]
-    return ImageFolder(wanted, ignored, tuple(samples))
+    known = [value in names or value in ignored for value in range(256)]
+    table = np.array([IGNORE_ID if value in ignored else value for value in range(256)], np.uint8)
+
+    def decode(image: Image.Image) -> NDArray[np.uint8]:
+        decoded: NDArray[np.uint8] = table[np.asarray(image, dtype=np.uint8)]
+        return decoded
+
+    samples: list[Sample] = []
+    for mask in masks:
+        _check_mask(mask, np.array(known))
+        samples += cut_samples(_find_image(mask), mask, decode, wanted, crop, min_pixels)
+    return ImageFolder(wanted, tuple(samples), decode)
+
+
+def cut_samples(
+    image: Path,
+    mask: Path,
+    decode: Decoder,
+    wanted: Iterable[int],
+    crop: int,
+    min_pixels: int,
+    parts_refer: bool = False,
+) -> list[Sample]:
+    """Cut one image and its mask into samples.
+
+    Args:
+        image: The image.
+        mask: Its mask.
+        decode: Reads class ids out of the mask.
+        wanted: Ids of the classes that can be sought.
+        crop: Longest side of a sample in pixels.
+        min_pixels: Pixels from which a class counts as present.
+        parts_refer: Whether parts of one image may refer to each other.
+
+    Raises:
+        RefSAMError: With code ``input`` if one of the two cannot be read, or they differ in size.
+    """
+    with open_image(image) as opened:
+        size = opened.size
+    with open_image(mask) as opened:
+        ids = decode(opened)
+    height, width = ids.shape
+    if size != (width, height):
+        raise RefSAMError(
+            "input", f"'{mask}' is {width}x{height} but its image is {size[0]}x{size[1]}; make them equal."
+        )
+    samples = []
+    for top, bottom in _equal_parts(height, crop):
+        for left, right in _equal_parts(width, crop):
+            counts = np.bincount(ids[top:bottom, left:right].ravel(), minlength=256)
+            present = tuple(i for i in sorted(wanted) if counts[i] >= min_pixels)
+            box = (left, top, right, bottom)
+            samples.append(Sample(image, mask, box, present, f"{image}{box if parts_refer else ''}"))
+    return samples
 
 
 def _read_classes(path: Path) -> dict[int, str]:
@@ -118,30 +175,14 @@ def _read_classes(path: Path) -> dict[int, str]:
         raise RefSAMError("input", f"'{path}' is no JSON object of class ids and names; write it as such.") from error
 
 
-def _scan_pair(mask: Path, known: set[int], wanted: dict[int, str], crop: int, min_pixels: int) -> list[Sample]:
-    """Cut one image and its mask into samples."""
-    image = _find_image(mask)
-    with _open(image) as opened:
-        size = opened.size
-    with _open(mask) as opened:
+def _check_mask(mask: Path, known: NDArray[np.bool_]) -> None:
+    """Check that a mask is a band of class ids that are all ``known`` ``(256,)``."""
+    with open_image(mask) as opened:
         if opened.mode not in ("1", "L", "P"):
             raise RefSAMError("input", f"'{mask}' is not a single band of 8-bit class ids; save it as such.")
-        ids = np.asarray(opened, dtype=np.uint8)
-    height, width = ids.shape
-    if size != (width, height):
-        raise RefSAMError(
-            "input", f"'{mask}' is {width}x{height} but its image is {size[0]}x{size[1]}; make them equal."
-        )
-    strange = sorted(set(np.unique(ids).tolist()) - known)
-    if strange:
+        strange = np.flatnonzero(np.bincount(np.asarray(opened, dtype=np.uint8).ravel(), minlength=256) * ~known)
+    if len(strange):
         raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which classes.json does not name; add it.")
-    samples = []
-    for top, bottom in _equal_parts(height, crop):
-        for left, right in _equal_parts(width, crop):
-            counts = np.bincount(ids[top:bottom, left:right].ravel(), minlength=256)
-            present = tuple(i for i in sorted(wanted) if counts[i] >= min_pixels)
-            samples.append(Sample(image, mask, (left, top, right, bottom), present))
-    return samples
 
 
 def _find_image(mask: Path) -> Path:
@@ -156,7 +197,12 @@ def _find_image(mask: Path) -> Path:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image.
+
+    Raises:
+        RefSAMError: With code ``input`` if it is not there or no image.
+    """
     try:
         with Image.open(path) as image:
             yield image

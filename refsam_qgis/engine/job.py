@@ -461,29 +461,60 @@ SUPPORTS = ("mask", "scribble", "point", "box")
 
 @dataclass(frozen=True)
 class ProtocolJob:
-    """Measure one or more methods by few-shot episodes on a folder of images with masks (method A7).
+    """Measure one or more methods by few-shot episodes on a labelled data set (method A7).
 
     Attributes:
-        folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``.
-        report: JSON record to write; ``None`` to only return it.
-        methods: Any of ``virefsam``, ``training_free``, ``random_forest``.
+        folder: Folder of the data set in the form in which it is published; with ``folder``, of
+            ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``.
+        protocol: One of `PROTOCOLS`.
+        folds: Numbers of the folds measured, from 0; ``None`` for all of the data set.
+        methods: Any of `PROTOCOL_METHODS`.
+        model: Network, weights and device of the methods that use one; its method does not matter.
         shots: Reference images per episode.
-        episodes: Number of episodes.
-        seed: Seed of the episode list.
+        episodes: Number of episodes of each run and fold.
+        runs: Episode lists, of whose figures mean and deviation are told.
+        seed: Master seed, from which each run draws its own.
+        support: How the references are marked, one of `SUPPORTS`.
+        min_pixels: Fewest pixels of a class that is present in an image; ``None`` for the protocol's own.
+        report: JSON record; ``None`` for none.
+        picture: PNG of the best, the median and the worst episode of each method; ``None`` for none.
+        table: CSV with one row a method; ``None`` for none.
     """
 
     folder: str
-    report: Optional[str] = None
+    protocol: str = "folder"
+    folds: Optional[tuple[int, ...]] = None
     methods: tuple[str, ...] = ("virefsam", "training_free")
     model: ModelOptions = field(default_factory=ModelOptions)
     shots: int = 1
     episodes: int = 1000
+    runs: int = 5
     seed: int = 0
+    support: str = "mask"
+    min_pixels: Optional[int] = None
+    report: Optional[str] = None
+    picture: Optional[str] = None
+    table: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        _choice("protocol", self.protocol, PROTOCOLS)
+        _choice("support", self.support, SUPPORTS)
+        if not self.methods:
+            known = ", ".join(PROTOCOL_METHODS)
+            raise RefSAMError("input", f"There is no method to measure; give one or more of {known}.")
+        for method in self.methods:
+            _choice("method", method, PROTOCOL_METHODS)
+        if len(set(self.methods)) < len(self.methods):
+            raise RefSAMError("input", "A method is named twice; name each once.")
+        for name in ("shots", "episodes", "runs"):
+            _range(name, getattr(self, name), 1, float("inf"))
+        if self.min_pixels is not None:
+            _range("min_pixels", self.min_pixels, 1, float("inf"))
+        if self.folds is not None and (not self.folds or min(self.folds) < 0 or len(set(self.folds)) < len(self.folds)):
+            raise RefSAMError("input", f"Folds {list(self.folds)} are invalid; give numbers from 0, each once.")
 
 
-Job = Union[
-    SegmentJob, FolderJob, RefsetJob, PromptsJob, EverythingJob, StatusJob, TrainJob, EvaluateJob, ProtocolJob
-]
+Job = Union[SegmentJob, FolderJob, RefsetJob, PromptsJob, EverythingJob, StatusJob, TrainJob, EvaluateJob, ProtocolJob]
 KINDS: dict[str, type] = {
     "segment": SegmentJob,
     "folder": FolderJob,

@@ -12,7 +12,7 @@ from refsam_qgis.engine import runner
 from refsam_qgis.engine.arguments import build_parser, job_from_arguments
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.events import check_cancelled
-from refsam_qgis.engine.job import SegmentJob, TrainJob, to_dict
+from refsam_qgis.engine.job import ModelOptions, ProtocolJob, SegmentJob, TrainJob, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENT = ["segment", "--input", "a.tif", "--references", "r.gpkg", "--polygons", "out.gpkg"]
@@ -44,6 +44,33 @@ def test_every_field_of_a_segment_job_has_a_flag():
 
     same = [a for a, b in zip(leaves(to_dict(job)), leaves(default), strict=True) if a == b]
     assert same == ["segment", None]  # the kind, and the reference set that stands instead of the marks
+
+
+def test_every_field_of_a_protocol_job_has_a_flag():
+    job = parse(
+        "evaluate", "--protocol", "coco20i", "--folder", "coco", "--folds", "1", "3", "--methods", "fitted",
+        "random_forest", "--shots", "5", "--episodes", "9", "--runs", "2", "--seed", "7", "--support", "scribble",
+        "--min-pixels", "50", "--report", "r.json", "--picture", "p.png", "--table", "t.csv", "--device", "cpu",
+    )  # fmt: skip
+    assert job == ProtocolJob(
+        "coco", "coco20i", (1, 3), ("fitted", "random_forest"), ModelOptions(device="cpu"), 5, 9, 2, 7, "scribble", 50,
+        "r.json", "p.png", "t.csv",
+    )  # fmt: skip
+    assert parse("evaluate", "--protocol", "folder", "--folder", "f") == ProtocolJob("f")
+    with pytest.raises(RefSAMError, match="add --folder"):
+        parse("evaluate", "--protocol", "isaid5i")
+
+
+def test_a_protocol_without_its_files_is_one_sentence(tmp_path, capsys):
+    for protocol, missing in (
+        ("isaid5i", "instance_color_RGB.png"),
+        ("loveda2i", "masks_png"),
+        ("coco20i", "instances_val2014.json"),
+        ("folder", "classes.json"),
+    ):
+        assert cli.main(["evaluate", "--protocol", protocol, "--folder", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert missing in error and str(tmp_path) in error and "Traceback" not in error
 
 
 def test_no_resume():

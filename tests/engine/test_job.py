@@ -34,7 +34,7 @@ JOBS = [
     StatusJob(ModelOptions("vit_b", "sam.pth")),
     TrainJob("out.safetensors", steps=3),
     EvaluateJob("a.gpkg", "b.tif", truth_classes=("roof",)),
-    ProtocolJob("folder", methods=("random_forest",)),
+    ProtocolJob("folder", "isaid5i", (0, 2), methods=("random_forest",), support="point", min_pixels=99),
 ]
 
 
@@ -70,4 +70,27 @@ def test_a_wrong_value_is_named(change, named):
     document = {**to_dict(JOBS[0]), **change}
     with pytest.raises(RefSAMError, match=named) as caught:
         from_dict(document)
+    assert caught.value.code == "input"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"protocol": "isaid"}, "Protocol 'isaid' is unknown; use one of folder, isaid5i"),
+        ({"methods": []}, "no method to measure; give one or more of virefsam"),
+        ({"methods": ["sorcery"]}, "Method 'sorcery' is unknown; use one of virefsam"),
+        ({"methods": ["virefsam", "virefsam"]}, "named twice"),
+        ({"support": "circle"}, "Support 'circle' is unknown; use one of mask, scribble, point, box"),
+        ({"shots": 0}, "Shots 0"),
+        ({"episodes": 0}, "Episodes 0"),
+        ({"runs": 0}, "Runs 0"),
+        ({"min_pixels": 0}, "Min_pixels 0"),
+        ({"folds": []}, "Folds"),
+        ({"folds": [1, 1]}, "each once"),
+        ({"folds": [-1]}, "from 0"),
+    ],
+)
+def test_a_wrong_value_of_a_protocol_is_named(change, named):
+    with pytest.raises(RefSAMError, match=named) as caught:
+        from_dict({"kind": "protocol", "folder": "f", **change})
     assert caught.value.code == "input"

@@ -1,5 +1,6 @@
-"""Measuring few-shot segmentation: protocol, metrics and the baselines to compare with."""
+"""Measuring few-shot segmentation: protocols, metrics and the baselines to compare with."""
 
+from .measure import evaluate_method
 from .protocol import run_protocol
 
-__all__ = ["run_protocol"]
+__all__ = ["evaluate_method", "run_protocol"]

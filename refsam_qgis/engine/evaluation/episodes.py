@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import RefSAMError
-from ..image_folder import ImageFolder, Sample
+from ..image_folder import Sample
+from .datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Episode:
 
     Attributes:
         class_id: The class sought.
-        query: Index of the sample searched in `ImageFolder.samples`.
-        supports: Indices of the K reference samples, each from another file than the query and than one another.
+        query: Index of the sample searched in `Dataset.samples`.
+        supports: Indices of the K reference samples, each of another source than the query and than one another.
     """
 
     class_id: int
@@ -27,43 +27,54 @@ class Episode:
     supports: tuple[int, ...]
 
 
-def draw_episodes(folder: ImageFolder, shots: int, count: int, seed: int) -> list[Episode]:
+def draw_episodes(
+    dataset: Dataset, shots: int, count: int, seed: int, classes: Iterable[int] | None = None
+) -> list[Episode]:
     """Draw the episode list of the few-shot protocol (VRP-SAM, R2Net).
 
     The samples are walked in shuffled order, again and again until there are enough episodes; each walk picks one of
-    the classes present in the query at random and K references of that class. Parts of one large image never refer
-    to each other.
+    the classes present in the query at random and K references of that class. Samples of one source never refer to
+    each other.
 
     Args:
-        folder: The labelled images.
+        dataset: The labelled images.
         shots: References per episode, K.
         count: Number of episodes.
         seed: Equal seeds give equal lists.
+        classes: Ids of the classes sought, those of a fold; ``None`` for all.
 
     Raises:
-        RefSAMError: With code ``input`` if no class is present in K + 1 files, or a number is not positive.
+        RefSAMError: With code ``input`` if no class is present in K + 1 sources, or a number is not positive.
     """
     if shots < 1 or count < 1:
         raise RefSAMError("input", f"Shots {shots} and episodes {count} must both be at least 1.")
-    sources = _samples_by_class_and_file(folder.samples)
-    usable = {class_id for class_id, files in sources.items() if len(files) > shots}
-    queries = [i for i, sample in enumerate(folder.samples) if usable.intersection(sample.classes)]
+    sought = set(dataset.names) if classes is None else set(classes)
+    sources = _samples_by_class_and_source(dataset.samples)
+    usable = {class_id for class_id, of_class in sources.items() if class_id in sought and len(of_class) > shots}
+    queries = [i for i, sample in enumerate(dataset.samples) if usable.intersection(sample.classes)]
     if not queries:
-        where = folder.samples[0].image.parent
+        names = ", ".join(dataset.names[i] for i in sorted(sought))
         raise RefSAMError(
             "input",
-            f"No class is present in {shots + 1} images of '{where}'; add labelled images or ask for fewer shots.",
+            f"None of the classes {names} is present in {shots + 1} images of "
+            f"'{dataset.samples[0].image.parent}'; add labelled images or ask for fewer shots.",
         )
     rng = random.Random(seed)
     walk = _walk(queries, rng)
-    return [_draw(folder.samples, sources, usable, next(walk), shots, rng) for _ in range(count)]
+    return [_draw(dataset.samples, sources, usable, next(walk), shots, rng) for _ in range(count)]
 
 
-def _samples_by_class_and_file(samples: tuple[Sample, ...]) -> dict[int, dict[Path, list[int]]]:
-    sources: dict[int, dict[Path, list[int]]] = defaultdict(lambda: defaultdict(list))
+def draw_seeds(master: int, count: int) -> list[int]:
+    """Draw the seeds of several runs from a master seed, as R2Net does; equal masters give equal beginnings."""
+    rng = random.Random(master)
+    return [rng.randrange(2**31) for _ in range(count)]
+
+
+def _samples_by_class_and_source(samples: tuple[Sample, ...]) -> dict[int, dict[str, list[int]]]:
+    sources: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, sample in enumerate(samples):
         for class_id in sample.classes:
-            sources[class_id][sample.image].append(index)
+            sources[class_id][sample.source].append(index)
     return sources
 
 
@@ -74,13 +85,13 @@ def _walk(queries: list[int], rng: random.Random) -> Iterator[int]:
 
 def _draw(
     samples: tuple[Sample, ...],
-    sources: dict[int, dict[Path, list[int]]],
+    sources: dict[int, dict[str, list[int]]],
     usable: set[int],
     query: int,
     shots: int,
     rng: random.Random,
 ) -> Episode:
     class_id = rng.choice([c for c in samples[query].classes if c in usable])
-    files = [file for file in sources[class_id] if file != samples[query].image]
-    supports = tuple(rng.choice(sources[class_id][file]) for file in rng.sample(files, shots))
+    others = [source for source in sources[class_id] if source != samples[query].source]
+    supports = tuple(rng.choice(sources[class_id][source]) for source in rng.sample(others, shots))
     return Episode(class_id, query, supports)

@@ -1,4 +1,4 @@
-"""Values of ViRefSAM that its paper leaves open, or that one may want to vary."""
+"""Values of ViRefSAM that its paper leaves open, and the parts that one may leave out to learn what they do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ViRefSAMConfig:
-    """Sizes and rules of the prompt encoder, the pseudo-mask prompts and the adapters.
+    """Sizes, rules and parts of the prompt encoder, the pseudo-mask prompts and the adapters.
 
     Attributes:
         background_cells: Voronoi cells of the background per reference, N_b.
@@ -18,6 +18,14 @@ class ViRefSAMConfig:
         positive_points: Point prompts set on the peaks of the pseudo-mask.
         negative_points: Point prompts set on its lowest places.
         diversity: ``cosine`` as the paper is read, or ``squared`` cosine, bounded at 0 (method Eq. 7).
+        visual_interaction: Let the target refine the prototypes (method Eq. 2).
+        object_queries: Prompt SAM with object-aware embeddings (method Eq. 4) beside points, box and mask.
+        adapted_blocks: Encoder blocks with a DTA adapter: ``all`` (the paper's), ``global`` (those with global
+            attention), ``last_N``, or ``none``, which leaves the second encoder pass out. Blocks before the first
+            adapted one run once for both passes.
+        position_code: Show each adapter the prototype that a position is assigned to, G_n of method Eq. 6.
+        feature_block: Encoder block, counted from 0, whose tokens prototypes and prompt encoder look at, through SAM's
+            neck; ``None`` for the image embedding.
     """
 
     background_cells: int = 5
@@ -28,3 +36,8 @@ class ViRefSAMConfig:
     positive_points: int = 4
     negative_points: int = 2
     diversity: str = "squared"
+    visual_interaction: bool = True
+    object_queries: bool = True
+    adapted_blocks: str = "all"
+    position_code: bool = True
+    feature_block: int | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import RefSAMError
+from .encoder import BlockAdapter
 from .sam import CHANNELS
 
 
@@ -16,13 +19,18 @@ class DTAAdapter(nn.Module):
 
     It narrows the tokens, sets beside each the narrowed prototype that the position was assigned to, mixes both and
     widens the result. The widening starts at zero, so an untrained adapter leaves SAM as it is.
+
+    Args:
+        token_width: Channels of the encoder's tokens, d.
+        width: Hidden width, C_d.
+        position_code: Whether prototypes are looked at; without them the adapter sees the tokens alone.
     """
 
-    def __init__(self, token_width: int, width: int) -> None:
+    def __init__(self, token_width: int, width: int, position_code: bool = True) -> None:
         super().__init__()
         self.down = nn.Linear(token_width, width)
-        self.project = nn.Linear(CHANNELS, width)
-        self.mix = nn.Linear(2 * width, width)
+        self.project = nn.Linear(CHANNELS, width) if position_code else None
+        self.mix = nn.Linear((1 + position_code) * width, width)
         self.up = nn.Linear(width, token_width)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
@@ -38,21 +46,49 @@ class DTAAdapter(nn.Module):
         Returns:
             Residual ``(B, h, w, d)``.
         """
-        projected = self.project(prototypes)
-        index = assignment.flatten(1)[..., None].expand(-1, -1, projected.shape[-1])
-        guidance = projected.gather(1, index).view(*tokens.shape[:3], -1)
+        narrowed = self.down(tokens)
+        if self.project is not None:
+            projected = self.project(prototypes)
+            index = assignment.flatten(1)[..., None].expand(-1, -1, projected.shape[-1])
+            guidance = projected.gather(1, index).view(*tokens.shape[:3], -1)
+            narrowed = torch.cat([narrowed, guidance], dim=-1)
         # A 1x1 convolution over channels-last tokens is a linear layer.
-        mixed = torch.relu(self.mix(torch.cat([self.down(tokens), guidance], dim=-1)))
-        residual: Tensor = self.up(mixed)
+        residual: Tensor = self.up(torch.relu(self.mix(narrowed)))
         return residual
 
 
-class DTAAdapters(nn.ModuleList):
-    """An adapter for every block of an encoder."""
+class DTAAdapters(nn.ModuleDict):
+    """The adapters of an encoder, by the index of their block."""
 
-    def __init__(self, token_width: int, depth: int, width: int) -> None:
-        super().__init__(DTAAdapter(token_width, width) for _ in range(depth))
+    def __init__(self, token_width: int, blocks: tuple[int, ...], width: int, position_code: bool = True) -> None:
+        super().__init__({str(block): DTAAdapter(token_width, width, position_code) for block in blocks})
 
-    def bind(self, prototypes: Tensor, assignment: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """Fix what the adapters are guided by, leaving one function of the tokens a block."""
-        return [partial(adapter, prototypes=prototypes, assignment=assignment) for adapter in self]
+    def bind(self, prototypes: Tensor, assignment: Tensor) -> dict[int, BlockAdapter]:
+        """Fix what the adapters are guided by, leaving one function of the tokens for each block that has one."""
+        return {
+            int(block): partial(adapter, prototypes=prototypes, assignment=assignment)
+            for block, adapter in self.items()
+        }
+
+
+def adapted_blocks(encoder: Any, rule: str) -> tuple[int, ...]:
+    """Indices of the blocks that a rule of `ViRefSAMConfig.adapted_blocks` gives an adapter.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when the rule is unknown or asks for more blocks than there are.
+    """
+    depth = len(encoder.blocks)
+    last = re.fullmatch(r"last_([1-9]\d*)", rule)
+    if last and int(last[1]) <= depth:
+        return tuple(range(depth - int(last[1]), depth))
+    if rule == "all":
+        return tuple(range(depth))
+    if rule == "global":
+        return tuple(i for i, block in enumerate(encoder.blocks) if block.window_size == 0)
+    if rule == "none":
+        return ()
+    raise RefSAMError(
+        "checkpoint",
+        f"Adapters in the blocks '{rule}' do not exist in an encoder of {depth} blocks; use 'all', 'global', 'none' or "
+        f"'last_N' with N up to {depth}.",
+    )

@@ -1,4 +1,4 @@
-"""SAM's image encoder, run block by block so that adapters can stand beside its attention.
+"""SAM's image encoder, run block by block so that adapters can stand beside its attention and passes share a prefix.
 
 The weights and the arithmetic are segment_anything's; only the order of evaluation is ours. Without adapters the
 result equals ``ImageEncoderViT.forward`` up to rounding.
@@ -6,7 +6,7 @@ result equals ``ImageEncoderViT.forward`` up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,37 +21,71 @@ BlockAdapter = Callable[[Tensor], Tensor]
 """What stands parallel to one block's attention: its input ``(B, h, w, d)`` to a residual of the same shape."""
 
 
-def encode(
-    encoder: Any,
-    pixels: Tensor,
-    adapters: Sequence[BlockAdapter | None] | None = None,
-    origin: tuple[int, int] = (0, 0),
-    checkpointing: bool = False,
-) -> Tensor:
-    """Encode normalised pixels, optionally with an adapter parallel to the attention of each block.
+def encode(encoder: Any, pixels: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    """Encode normalised pixels with segment_anything's ``ImageEncoderViT`` as it is.
 
     Args:
-        encoder: segment_anything's ``ImageEncoderViT``.
-        pixels: ``(B, 3, S, S)`` normalised pixels; S is the encoder's input side, or less for a training window.
-        adapters: One entry a block; ``None`` leaves that block as it is.
-        origin: Row and column, in tokens, of a training window inside the full frame: it takes that part of the
-            absolute position embedding. (0, 0) for a full frame.
-        checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+        encoder: The encoder.
+        pixels: As for `embed_patches`.
+        origin: As for `embed_patches`.
 
     Returns:
         The image embedding ``(B, 256, S/16, S/16)``.
     """
-    tokens = encoder.patch_embed(pixels)
+    tokens = embed_patches(encoder, pixels, origin)
+    return project(encoder, run_blocks(encoder, tokens, range(len(encoder.blocks))))
+
+
+def embed_patches(encoder: Any, pixels: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    """Turn pixels into tokens that know their place.
+
+    Args:
+        encoder: The encoder.
+        pixels: ``(B, 3, S, S)`` normalised pixels; S is the encoder's input side, or less for a training window.
+        origin: Row and column, in tokens, of a training window inside the full frame: it takes that part of the
+            absolute position embedding. (0, 0) for a full frame.
+
+    Returns:
+        Tokens ``(B, S/16, S/16, d)``.
+    """
+    tokens: Tensor = encoder.patch_embed(pixels)
     if encoder.pos_embed is not None:
         rows, columns = tokens.shape[1:3]
         top, left = origin
         tokens = tokens + encoder.pos_embed[:, top : top + rows, left : left + columns]
-    for index, block in enumerate(encoder.blocks):
-        adapter = adapters[index] if adapters is not None else None
+    return tokens
+
+
+def run_blocks(
+    encoder: Any,
+    tokens: Tensor,
+    blocks: range,
+    adapters: Mapping[int, BlockAdapter] | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """Run some consecutive blocks, with an adapter parallel to the attention of those that have one.
+
+    Args:
+        encoder: The encoder.
+        tokens: ``(B, h, w, d)`` tokens that enter the first of the blocks.
+        blocks: Indices of the blocks.
+        adapters: Adapters by block.
+        checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+
+    Returns:
+        Tokens that leave the last block; those given when there is none.
+    """
+    for index in blocks:
+        block, adapter = encoder.blocks[index], (adapters or {}).get(index)
         if checkpointing:
             tokens = checkpoint(_block, block, tokens, adapter, use_reentrant=False)
         else:
             tokens = _block(block, tokens, adapter)
+    return tokens
+
+
+def project(encoder: Any, tokens: Tensor) -> Tensor:
+    """Bring tokens ``(B, h, w, d)`` through the encoder's neck: ``(B, 256, h, w)``."""
     embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
     return embedding
 

@@ -14,6 +14,8 @@ from .sam import PATCH
 
 PEAK_DISTANCE = 2
 """Least distance of two point prompts, in feature cells."""
+MASK_SCALE = 4
+"""Side of SAM's mask prompt, in pixels a feature cell."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,9 @@ class PseudoMask:
     """Where the class seems to be, on the feature grid.
 
     Attributes:
-        logits: ``(B, h, w)``: tau (s_f - s_b), with s_b the mean over the shots of each one's best background cell.
-        assignment: ``(B, h, w)`` index of the prototype that each position is most like; 0 is the class.
+        logits: ``(B, h, w)``: tau (s_f - s_b), with s_b the mean over the shots of each one's best background cell;
+            or the cell averages of a given prior.
+        assignment: ``(B, h, w)`` index of the prototype that each position belongs to; 0 is the class.
     """
 
     logits: Tensor
@@ -30,7 +33,7 @@ class PseudoMask:
 
     @property
     def hard(self) -> Tensor:
-        """``(B, h, w)`` bool: s_f > s_b."""
+        """``(B, h, w)`` bool: where the class seems to be, s_f > s_b."""
         return self.logits > 0
 
 
@@ -46,29 +49,56 @@ def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: flo
         sharpness: Factor from cosine difference to logit, tau.
     """
     batch, _, rows, columns = features.shape
-    unit_features = F.normalize(features.flatten(2), dim=1)
-    unit_prototypes = F.normalize(prototypes.vectors, dim=-1)
-    similarity = torch.bmm(unit_prototypes, unit_features)
-    similarity = similarity.masked_fill(~prototypes.valid[..., None], -2.0)
+    similarity = _similarity(features, prototypes)
     background = similarity[:, 1:]
     best_of_shot = background.view(batch, prototypes.shots, -1, rows * columns).amax(2)
     has_background = prototypes.valid[:, 1:].view(batch, prototypes.shots, -1).any(2).to(best_of_shot.dtype)
     # A shot without background has no rival to offer; if none has, similarity 0 is the border.
     rivals = torch.einsum("bk,bkn->bn", has_background, best_of_shot) / has_background.sum(1, keepdim=True).clamp_min(1)
-    logits = sharpness * (similarity[:, 0] - rivals)
-    assignment = torch.where(logits > 0, 0, background.argmax(1) + 1)
-    assignment = torch.where(has_background.any(1, keepdim=True), assignment, 0)
-    return PseudoMask(logits.view(batch, rows, columns), assignment.view(batch, rows, columns))
+    logits = (sharpness * (similarity[:, 0] - rivals)).view(batch, rows, columns)
+    return PseudoMask(logits, _assign(logits, similarity, prototypes))
+
+
+def pool_prior(prior: Tensor, features: Tensor, prototypes: Prototypes) -> PseudoMask:
+    """Make a pseudo-mask of a given class map; the prototypes only tell the kinds of background apart.
+
+    Args:
+        prior: ``(B, 4h, 4w)`` logits, above 0 where the class seems to be.
+        features: ``(B, C, h, w)`` frozen target features.
+        prototypes: Prototypes of each of the B episodes.
+    """
+    logits = F.avg_pool2d(prior[:, None], MASK_SCALE)[:, 0]
+    return PseudoMask(logits, _assign(logits, _similarity(features, prototypes), prototypes))
+
+
+def _similarity(features: Tensor, prototypes: Prototypes) -> Tensor:
+    """Cosine of every prototype with every position, ``(B, M, h*w)``; -2, below any cosine, for invalid ones."""
+    unit_features = F.normalize(features.flatten(2), dim=1)
+    unit_prototypes = F.normalize(prototypes.vectors, dim=-1)
+    similarity = torch.bmm(unit_prototypes, unit_features)
+    return similarity.masked_fill(~prototypes.valid[..., None], -2.0)
+
+
+def _assign(logits: Tensor, similarity: Tensor, prototypes: Prototypes) -> Tensor:
+    """Prototype index ``(B, h, w)``: the class where the logits say so, else the most similar background cell."""
+    nearest = (similarity[:, 1:].argmax(1) + 1).view_as(logits)
+    has_background = prototypes.valid[:, 1:].any(1)[:, None, None]
+    return torch.where((logits > 0) | ~has_background, 0, nearest)
 
 
 def geometric_prompts(
-    sam: Any, logits: Tensor, positive: int, negative: int, origin: tuple[int, int] = (0, 0)
+    sam: Any,
+    logits: Tensor,
+    positive: int,
+    negative: int,
+    origin: tuple[int, int] = (0, 0),
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn pseudo-mask logits into SAM's point, box and mask prompts.
 
     Points sit on the highest separate peaks inside the pseudo-mask and on its lowest positions outside; the box bounds
-    the pseudo-mask; the logits, enlarged four times, are the mask prompt. A target without a positive position has no
-    positive points and no box: SAM's own "not a point" embedding stands in their place.
+    the pseudo-mask; the logits, enlarged four times, are the mask prompt unless a finer one is given. A target without
+    a positive position has no positive points and no box: SAM's own "not a point" embedding stands in their place.
 
     Args:
         sam: The model whose prompt encoder is used.
@@ -76,6 +106,7 @@ def geometric_prompts(
         positive: Number of positive points.
         negative: Number of negative points.
         origin: Row and column, in tokens, of the grid inside the full frame.
+        mask: ``(B, 4h, 4w)`` logits of the mask prompt.
 
     Returns:
         Sparse prompts ``(B, positive + negative + 2, 256)`` and dense prompts ``(B, 256, h, w)``.
@@ -99,8 +130,9 @@ def geometric_prompts(
     nothing = encoder.not_a_point_embed.weight[None].expand_as(sparse_box)
     sparse_box = torch.where(found[:, None, None], sparse_box, nothing)
 
-    enlarged = F.interpolate(logits[:, None], scale_factor=4, mode="bilinear", align_corners=False)
-    return torch.cat([sparse_points, sparse_box], dim=1), encoder._embed_masks(enlarged)
+    if mask is None:
+        mask = F.interpolate(logits[:, None], scale_factor=MASK_SCALE, mode="bilinear", align_corners=False)[:, 0]
+    return torch.cat([sparse_points, sparse_box], dim=1), encoder._embed_masks(mask[:, None])
 
 
 def _peaks(score: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ class TrainingFreeSegmenter:
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> CalibratedPrototypes:
         """Prototypes of one class and the threshold that marks it best on its own references."""
-        features, masks = encode_shots(self.sam, shots, self.device, encodings)
+        features, masks = encode_shots(self.encode, shots, self.device, encodings)
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
         share, known, unmarked = (

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from .config import ViRefSAMConfig
 from .prototypes import Prototypes
-from .pseudo_mask import PseudoMask, compute_pseudo_mask
+from .pseudo_mask import PseudoMask, compute_pseudo_mask, pool_prior
 from .sam import CHANNELS
 
 
 class VCPEncoder(nn.Module):
-    """Refines prototypes by the target and gathers object-aware prompt embeddings.
+    """Refines prototypes by the target and gathers object-aware prompt embeddings, unless either is left out.
 
     At initialisation the refinement's gate is zero, so the pseudo-mask is the training-free one.
     """
@@ -20,19 +20,22 @@ class VCPEncoder(nn.Module):
     def __init__(self, config: ViRefSAMConfig) -> None:
         super().__init__()
         self.sharpness = config.sharpness
-        self.heads = config.heads
-        self.refine = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
-        self.refine_norm = nn.LayerNorm(CHANNELS)
-        self.refine_gate = nn.Parameter(torch.zeros(()))
-        self.queries = nn.Parameter(torch.randn(config.queries, CHANNELS) * 0.02)
-        self.class_to_query = nn.Linear(CHANNELS, CHANNELS)
-        self.mask_attention = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
-        self.mask_norm = nn.LayerNorm(CHANNELS)
-        self.self_attention = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
-        self.self_norm = nn.LayerNorm(CHANNELS)
+        self.visual_interaction = config.visual_interaction
+        self.object_queries = config.object_queries
+        if config.visual_interaction:
+            self.refine = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
+            self.refine_norm = nn.LayerNorm(CHANNELS)
+            self.refine_gate = nn.Parameter(torch.zeros(()))
+        if config.object_queries:
+            self.queries = nn.Parameter(torch.randn(config.queries, CHANNELS) * 0.02)
+            self.class_to_query = nn.Linear(CHANNELS, CHANNELS)
+            self.mask_attention = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
+            self.mask_norm = nn.LayerNorm(CHANNELS)
+            self.self_attention = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
+            self.self_norm = nn.LayerNorm(CHANNELS)
 
     def forward(
-        self, features: Tensor, dense_position: Tensor, prototypes: Prototypes
+        self, features: Tensor, dense_position: Tensor, prototypes: Prototypes, prior: Tensor | None = None
     ) -> tuple[Prototypes, PseudoMask, Tensor]:
         """Encode B episodes.
 
@@ -40,13 +43,20 @@ class VCPEncoder(nn.Module):
             features: ``(B, 256, h, w)`` frozen target features.
             dense_position: ``(1, 256, h, w)`` SAM's positional encoding of the grid.
             prototypes: Reference prototypes of each episode.
+            prior: ``(B, 4h, 4w)`` logits that stand in the place of Eq. 3.
 
         Returns:
-            Refined prototypes, pseudo-mask, and object-aware embeddings ``(B, N_q, 256)``.
+            Refined prototypes (those given, without visual interaction), pseudo-mask, and object-aware embeddings
+            ``(B, N_q, 256)``, none of them without object queries.
         """
         values = features.flatten(2).transpose(1, 2)
-        refined = self._refine(prototypes, values)
-        pseudo = compute_pseudo_mask(features, refined, self.sharpness)
+        refined = self._refine(prototypes, values) if self.visual_interaction else prototypes
+        if prior is None:
+            pseudo = compute_pseudo_mask(features, refined, self.sharpness)
+        else:
+            pseudo = pool_prior(prior, features, refined)
+        if not self.object_queries:
+            return refined, pseudo, values[:, :0]
         keys = values + dense_position.flatten(2).transpose(1, 2)
         return refined, pseudo, self._object_queries(refined.vectors[:, 0], keys, values, pseudo.hard)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import RefSAMError
 from .config import ViRefSAMConfig
 from .decoder import decode
-from .dta import DTAAdapters
-from .encoder import encode
+from .dta import DTAAdapters, adapted_blocks
+from .encoder import embed_patches, encode, project, run_blocks
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import PseudoMask, geometric_prompts
 from .sam import GRID, freeze, normalise
@@ -26,17 +27,22 @@ class FrozenEncoding:
 
     Attributes:
         pixels: ``(B, 3, S, S)`` normalised input.
-        features: ``(B, 256, h, w)`` frozen image embedding.
+        features: ``(B, 256, h, w)`` frozen image embedding, or the inner features that a model looks at in its place.
+        prefix: ``(B, h, w, d)`` tokens that enter the model's first adapted block; ``None`` where nobody kept them.
     """
 
     pixels: Tensor
     features: Tensor
+    prefix: Tensor | None = None
 
 
 class ViRefSAM(nn.Module):
     """Segments the class of reference prototypes in target tiles.
 
     Only `vcp` and `dta` hold trainable weights; SAM is frozen.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when the configuration names blocks that the encoder does not have.
     """
 
     def __init__(self, sam: Any, config: ViRefSAMConfig | None = None) -> None:
@@ -45,8 +51,19 @@ class ViRefSAM(nn.Module):
         self.sam: Any = freeze(sam)
         self.vcp = VCPEncoder(self.config)
         encoder = sam.image_encoder
+        self.depth = len(encoder.blocks)
+        adapted = adapted_blocks(encoder, self.config.adapted_blocks)
         token_width = encoder.patch_embed.proj.out_channels
-        self.dta = DTAAdapters(token_width, len(encoder.blocks), self.config.adapter_width)
+        self.dta = DTAAdapters(token_width, adapted, self.config.adapter_width, self.config.position_code)
+        # Blocks that lie behind the frozen features, and behind the tokens that the second pass starts from.
+        self.feature_depth = _feature_depth(self.config.feature_block, self.depth)
+        self.prefix_depth = adapted[0] if adapted else self.depth
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = self.sam.device
+        return device
 
     def train(self, mode: bool = True) -> ViRefSAM:
         """Switch the trainable parts to training; SAM stays in evaluation mode."""
@@ -58,36 +75,73 @@ class ViRefSAM(nn.Module):
         """Weights of the prompt encoder and the adapters, without SAM."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("sam.")}
 
+    def encode(self, pixels: Tensor, origin: tuple[int, int] = (0, 0)) -> FrozenEncoding:
+        """Run the encoder without adapters, no further than features and second pass need it.
+
+        Args:
+            pixels: ``(B, 3, S, S)`` normalised input.
+            origin: As for `forward`.
+        """
+        encoder, checkpointing = self.sam.image_encoder, self._checkpoints(pixels)
+        tokens = embed_patches(encoder, pixels, origin)
+        reached = {0: tokens}
+        for depth in sorted({self.feature_depth, self.prefix_depth} - {0}):
+            tokens = run_blocks(encoder, tokens, range(max(reached), depth), checkpointing=checkpointing)
+            reached[depth] = tokens
+        features = project(encoder, reached[self.feature_depth])
+        # What enters block 0 is sooner computed again than kept with every encoding.
+        return FrozenEncoding(pixels, features, reached[self.prefix_depth] if self.prefix_depth else None)
+
     def forward(
-        self, encoding: FrozenEncoding, prototypes: Prototypes, origin: tuple[int, int] = (0, 0)
+        self,
+        encoding: FrozenEncoding,
+        prototypes: Prototypes,
+        origin: tuple[int, int] = (0, 0),
+        prior: Tensor | None = None,
     ) -> tuple[Tensor, PseudoMask, Tensor]:
         """Segment B targets, each by its own prototypes.
 
         Args:
-            encoding: Frozen encoding of the targets.
+            encoding: What `encode` says of the targets.
             prototypes: Prototypes of each episode.
             origin: Row and column, in tokens, of a training window inside the full frame.
+            prior: ``(B, 4h, 4w)`` logits of a class map that stands in the place of the prototypes' cosine (Eq. 3): its
+                cell averages are the pseudo-mask, and it is itself the mask prompt.
 
         Returns:
-            Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``.
+            Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``, of
+            which there are none where the configuration leaves them out.
         """
         features = encoding.features
         rows, columns = features.shape[-2:]
         position = self.dense_position((rows, columns), origin)
-        refined, pseudo, embeddings = self.vcp(features, position, prototypes)
+        refined, pseudo, embeddings = self.vcp(features, position, prototypes, prior)
         sparse, dense = geometric_prompts(
-            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin
+            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin, prior
         )
-        adapted = encode(
-            self.sam.image_encoder,
-            encoding.pixels,
-            self.dta.bind(refined.vectors, pseudo.assignment),
-            origin,
-            checkpointing=self.training and encoding.pixels.shape[-1] > 512,
-        )
+        adapted = self._adapt(encoding, refined.vectors, pseudo.assignment, origin)
         # Geometry first, learned tokens last (VRP-SAM's order).
         logits, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
         return logits[:, 0], pseudo, embeddings
+
+    def _adapt(
+        self, encoding: FrozenEncoding, prototypes: Tensor, assignment: Tensor, origin: tuple[int, int]
+    ) -> Tensor:
+        """Run the second encoder pass, from the first adapted block on: ``(B, 256, h, w)``."""
+        if self.prefix_depth == self.feature_depth == self.depth:
+            return encoding.features
+        encoder, checkpointing = self.sam.image_encoder, self._checkpoints(encoding.pixels)
+        tokens = encoding.prefix
+        if tokens is None:
+            tokens = embed_patches(encoder, encoding.pixels, origin)
+            tokens = run_blocks(encoder, tokens, range(self.prefix_depth), checkpointing=checkpointing)
+        adapters = self.dta.bind(prototypes, assignment)
+        tokens = run_blocks(encoder, tokens, range(self.prefix_depth, self.depth), adapters, checkpointing)
+        return project(encoder, tokens)
+
+    def _checkpoints(self, pixels: Tensor) -> bool:
+        """Whether blocks are recomputed in the backward pass: large windows would keep too much."""
+        return self.training and torch.is_grad_enabled() and pixels.shape[-1] > 512
 
     def dense_position(self, size: tuple[int, int], origin: tuple[int, int]) -> Tensor:
         """SAM's positional encoding ``(1, 256, h, w)`` of a window of the grid."""
@@ -105,18 +159,18 @@ class ViRefSAMSegmenter:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.vcp.queries.device
+        return self.model.device
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> Prototypes:
         """Prototypes of one class, shape ``(1, 1 + K*N_b, 256)``."""
-        features, masks = encode_shots(self.model.sam, shots, self.device, encodings)
+        features, masks = encode_shots(self.encode, shots, self.device, encodings)
         return compute_prototypes(features[None], masks[None], self.model.config.background_cells)
 
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> FrozenEncoding:
         """Encode target tiles ``(B, 3, T, T)`` without adapters."""
-        return encode_tiles(self.model.sam, images, valid, self.device)
+        return self.model.encode(normalise(images.to(self.device), valid.to(self.device), self.model.sam))
 
     @torch.inference_mode()
     def segment(self, encoding: FrozenEncoding, reference: Prototypes) -> Tensor:
@@ -134,11 +188,14 @@ class ViRefSAMSegmenter:
 
 
 def encode_shots(
-    sam: Any, shots: Shots, device: torch.device, encodings: Sequence[FrozenEncoding] = ()
+    encode_one: Callable[[Tensor, Tensor], FrozenEncoding],
+    shots: Shots,
+    device: torch.device,
+    encodings: Sequence[FrozenEncoding] = (),
 ) -> tuple[Tensor, Tensor]:
     """Encode the reference chips one by one; features ``(K, 256, h, w)`` and masks no smaller than their grid."""
     encodings = encodings or [
-        encode_tiles(sam, shots.images[k : k + 1], shots.valid[k : k + 1], device) for k in range(shots.images.shape[0])
+        encode_one(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
     ]
     return torch.cat([encoding.features for encoding in encodings]), _grid_masks(shots.masks).to(device)
 
@@ -147,6 +204,15 @@ def encode_tiles(sam: Any, images: Tensor, valid: Tensor, device: torch.device) 
     """Scale, normalise and pad tiles as SAM does, and run its frozen encoder."""
     pixels = normalise(images.to(device), valid.to(device), sam)
     return FrozenEncoding(pixels, encode(sam.image_encoder, pixels))
+
+
+def _feature_depth(block: int | None, depth: int) -> int:
+    """Blocks that the features have behind them."""
+    if block is None:
+        return depth
+    if not 0 <= block < depth:
+        raise RefSAMError("checkpoint", f"Features of block {block} do not exist in an encoder of {depth} blocks.")
+    return block + 1
 
 
 def _grid_masks(masks: Tensor) -> Tensor:

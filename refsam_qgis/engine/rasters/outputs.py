@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import BaseFileLock, FileLock, Timeout
-from rasterio.errors import RasterioError
 
 from ..errors import RefSAMError
 
@@ -130,12 +130,18 @@ def disk_errors(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RasterioError) as error:
+    except _writing_errors() as error:
         raise RefSAMError(
             "disk",
             f"'{path}' cannot be written ({error}); free space on its disk, check its permissions and close programs "
             "that hold it.",
         ) from error
+
+
+def _writing_errors() -> tuple[type[Exception], ...]:
+    """What writing may raise; rasterio's errors only where it is loaded, for training does without it."""
+    rasterio = sys.modules.get("rasterio.errors")
+    return (OSError,) if rasterio is None else (OSError, rasterio.RasterioError)
 
 
 def _check(path: Path, suffixes: tuple[str, ...], taken: list[str]) -> None:

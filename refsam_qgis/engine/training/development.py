@@ -6,14 +6,14 @@ the evaluation data is looked at here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..models.virefsam import ViRefSAM
 from .episodes import EpisodeConfig, Episodes
 from .sources import TEST_CLASSES, Place
-from .validation import class_ious
+from .validation import EpisodeList, class_ious
 
 STREAM = 3
 """Draws of the development episodes are apart from those of training."""
@@ -34,19 +34,34 @@ def development_scores(
     Returns:
         ``generated``, ``generated_pseudo`` and, with real places, ``real`` and ``real_pseudo``.
     """
-    sets = {"generated": Episodes(_draws(episodes, window, seed, 0.0), (), sorted(TEST_CLASSES), STREAM)}
+    sets = {"generated": generated_episodes(episodes, window, seed)}
     if real:
-        sets["real"] = Episodes(_draws(episodes, window, seed, 1.0), real, None, STREAM)
+        sets["real"] = real_episodes(real, episodes, window, seed)
+    return mean_ious(model, sets)
+
+
+def generated_episodes(episodes: int, window: int, seed: int = 0, shots: int = 1) -> Episodes:
+    """Episodes of generated classes that no training asks for; arguments as in `development_scores`."""
+    return Episodes(_draws(episodes, window, seed, 0.0, shots), (), sorted(TEST_CLASSES), STREAM)
+
+
+def real_episodes(real: Sequence[Place], episodes: int, window: int, seed: int = 0, shots: int = 1) -> Episodes:
+    """Episodes in real places; arguments as in `development_scores`."""
+    return Episodes(_draws(episodes, window, seed, 1.0, shots), real, None, STREAM)
+
+
+def mean_ious(model: ViRefSAM, sets: Mapping[str, EpisodeList]) -> dict[str, float]:
+    """Class-wise accumulated mIoU by set: of full results under its name, of the pseudo-mask as ``NAME_pseudo``."""
     scores = {}
-    for name, drawn in sets.items():
-        full, pseudo = np.mean(list(class_ious(model, drawn).values()), axis=0).tolist()
+    for name, episodes in sets.items():
+        full, pseudo = np.mean(list(class_ious(model, episodes).values()), axis=0).tolist()
         scores[name] = full
         scores[f"{name}_pseudo"] = pseudo
     return scores
 
 
-def _draws(episodes: int, window: int, seed: int, real_share: float) -> EpisodeConfig:
+def _draws(episodes: int, window: int, seed: int, real_share: float, shots: int) -> EpisodeConfig:
     return EpisodeConfig(
-        steps=episodes, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
+        steps=episodes, batch=1, window=window, shots=(shots,), real_share=real_share, other_place_share=0.0,
         without_focus_share=0.0, partial_share=0.0, scribble_share=0.0, seed=seed,
     )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -79,6 +80,12 @@ class FolderPlace:
     def class_names(self) -> Sequence[str]:
         """Classes of the folder that its images show."""
         return self._present
+
+    def only(self, names: Collection[str]) -> FolderPlace:
+        """The same scene with fewer classes that may be asked for; the others are background."""
+        place = copy.copy(self)
+        place._present = tuple(name for name in self._present if name in names)
+        return place
 
     def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
         """Cut a square of `side` pixels, around a pixel of the focus class where there is one."""

@@ -314,7 +314,7 @@ def _interruptible_backward(model: ViRefSAM, reporter: Reporter) -> Iterator[Non
     def check(module: Any, gradients: Any) -> None:
         check_cancelled(reporter)
 
-    handles = [adapter.register_full_backward_pre_hook(check) for adapter in model.dta]
+    handles = [adapter.register_full_backward_pre_hook(check) for adapter in model.dta.values()]
     try:
         yield
     finally:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..models.encoder import encode
 from ..models.prototypes import compute_prototypes
+from ..models.sam import freeze
 from ..models.virefsam import FrozenEncoding, ViRefSAM
 from .episodes import EpisodeConfig, Episodes
 from .losses import binary_cross_entropy, dice, diversity
@@ -29,6 +29,7 @@ class TrainerConfig:
         weight_decay: AdamW's.
         diversity_weight: gamma in L = BCE + Dice + gamma L_reg (method Eq. 8).
         pseudo_mask_weight: Weight of the same BCE + Dice on the pseudo-mask; 0 as the paper is read.
+        train_encoder: Train SAM's image encoder along.
     """
 
     learning_rate: float = 2e-4
@@ -36,13 +37,15 @@ class TrainerConfig:
     weight_decay: float = 1e-4
     diversity_weight: float = 0.2
     pseudo_mask_weight: float = 0.0
+    train_encoder: bool = False
 
 
 def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> FrozenEncoding:
-    """Encode training views ``(B, 3, S, S)`` uint8, windows of SAM's frame, with the frozen encoder."""
+    """Encode training views ``(B, 3, S, S)`` uint8, windows of SAM's frame, without adapters."""
     pixels = (images.float() - model.sam.pixel_mean) / model.sam.pixel_std
-    with torch.no_grad():
-        return FrozenEncoding(pixels, encode(model.sam.image_encoder, pixels, origin=origin))
+    learns = any(weight.requires_grad for weight in model.sam.image_encoder.parameters())
+    with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        return model.encode(pixels, origin)
 
 
 def run_episodes(
@@ -77,7 +80,9 @@ def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, 
         scaled = F.interpolate(coarse[:, None], size=target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         return (binary_cross_entropy(scaled, target, weight) + dice(scaled, target, weight)).mean()
 
-    loss = supervised(logits) + config.diversity_weight * diversity(embeddings, model.config.diversity)
+    loss = supervised(logits)
+    if config.diversity_weight and embeddings.shape[1] > 1:
+        loss = loss + config.diversity_weight * diversity(embeddings, model.config.diversity)
     if config.pseudo_mask_weight:
         loss = loss + config.pseudo_mask_weight * supervised(pseudo)
     return loss
@@ -98,7 +103,7 @@ def train_adapters(
     """Train the prompt encoder and the adapters from where `state` stands to the last batch of `episodes`.
 
     Args:
-        model: The model; its SAM stays as it is.
+        model: The model; its SAM stays as it is, but for the encoder where the configuration trains it along.
         episodes: Batches of episodes.
         draws: The configuration of `episodes`; part of what a resumed run has to match.
         config: Rates and weights.
@@ -108,9 +113,10 @@ def train_adapters(
         look: Told the steps taken, before the first of this call and after each, to validate; may raise like `on_step`.
         identity: What else a resumed run has to match, such as a digest of the data.
     """
-    device = model.vcp.queries.device
+    device = model.device
     schedule = Schedule(config.learning_rate, config.warmup, draws.steps)
     settings = {**asdict(draws), **asdict(config), "identity": identity}
+    model.sam.image_encoder.requires_grad_(config.train_encoder)
     state.begin(list(model.parameters()), model, config.weight_decay, settings)
     remaining = Subset(episodes, range(state.step, draws.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
@@ -126,4 +132,5 @@ def train_adapters(
             look(state.step)
     finally:
         state.save()
+        freeze(model.sam)
         model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,26 @@ from ..models.virefsam import ViRefSAM
 from .episodes import Episodes
 from .trainer import run_episodes
 
+EpisodeList = Episodes | Sequence[dict[str, Any]]
+"""Batches of one episode."""
+
 
 @torch.inference_mode()
 def class_ious(
-    model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None
+    model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] = lambda: None
 ) -> dict[str, tuple[float, float]]:
     """IoU of each class, intersections and unions summed over all its episodes (method A7).
 
     Args:
         model: The model; left in evaluation mode.
-        episodes: Batches of one episode.
+        episodes: What to search.
         check: Called before each episode; may raise to stop.
 
     Returns:
         IoU of full results and of the pseudo-mask alone, by class.
     """
     model.eval()
-    device = model.vcp.queries.device
+    device = model.device
     totals: dict[str, np.ndarray] = {}
     for index in range(len(episodes)):
         check()

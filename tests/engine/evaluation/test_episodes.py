@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.episodes import draw_episodes
-from refsam_qgis.engine.image_folder import scan_folder
+from refsam_qgis.engine.image_folder import cut_samples, scan_folder
 
 
 def test_references_show_the_class_and_come_from_other_files(write_folder):
@@ -14,6 +16,28 @@ def test_references_show_the_class_and_come_from_other_files(write_folder):
         samples = [scanned.samples[i] for i in (episode.query, *episode.supports)]
         assert len({sample.image for sample in samples}) == 3
         assert all(episode.class_id in sample.classes for sample in samples)
+
+
+def test_only_the_classes_of_a_fold_are_sought(folder):
+    scanned = scan_folder(folder)
+    episodes = draw_episodes(scanned, shots=1, count=40, seed=0, classes=[2])
+    assert {e.class_id for e in episodes} == {2} and {e.query for e in episodes} == {2, 3}
+    with pytest.raises(RefSAMError, match="None of the classes roof is present in 3 images"):
+        draw_episodes(scanned, shots=2, count=1, seed=0, classes=[2])
+
+
+def test_parts_of_one_image_refer_to_each_other_only_where_they_may(write_folder):
+    mask = np.ones((20, 40), np.uint8)
+    scanned = scan_folder(write_folder({"a": mask, "b": mask}), crop=20)
+    path = scanned.samples[0].image
+
+    def partners(samples):
+        episodes = draw_episodes(dataclasses.replace(scanned, samples=samples), shots=1, count=50, seed=0)
+        return {(e.query, *e.supports) for e in episodes}
+
+    assert partners(scanned.samples) == {(q, s) for q in range(4) for s in range(4) if q // 2 != s // 2}
+    free = cut_samples(path, path.with_name("a_mask.png"), scanned.decode, [1], 20, 1, parts_refer=True)
+    assert partners(tuple(free)) == {(0, 1), (1, 0)}
 
 
 def test_every_sample_is_searched_before_any_is_searched_again(folder):

@@ -1,12 +1,15 @@
+import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.evaluation import protocol, run_protocol
-from refsam_qgis.engine.evaluation.episodes import draw_episodes
-from refsam_qgis.engine.evaluation.search import read_shots, search_all
+from refsam_qgis.engine.evaluation import protocol, protocol_record, run_protocol
+from refsam_qgis.engine.evaluation.datasets.folder import BENCHMARK
+from refsam_qgis.engine.evaluation.episodes import draw_episodes, draw_seeds
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.image_folder import scan_folder
 from refsam_qgis.engine.job import ModelOptions, ProtocolJob
@@ -17,52 +20,113 @@ from .conftest import ColourSegmenter
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
-    monkeypatch.setattr(protocol, "describe_model", lambda options: {"method": options.method})
+    monkeypatch.setattr(protocol_record, "describe_model", lambda options: {"method": options.method})
 
 
-def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_path):
-    class Blind(ColourSegmenter):
-        def segment(self, encoding, reference):
-            return super().segment(encoding, reference) * 0 + 1
-
-    def load(options):
-        return ColourSegmenter() if options.method == "virefsam" else Blind()
-
-    report = tmp_path / "record.json"
-    job = ProtocolJob(str(folder), str(report), ("virefsam", "training_free", "random_forest"), episodes=12, seed=2)
-    record = run_protocol(job, SilentReporter(), load)
-    assert json.loads(report.read_text(encoding="utf-8")) == record
-    assert record["methods"]["virefsam"]["miou"] == record["methods"]["virefsam"]["fb_iou"] == 1
-    assert record["methods"]["random_forest"]["miou"] > 0.8
-    assert sum(record["episodes_per_class"].values()) == 12
-    assert record["models"]["training_free"] == {"method": "training_free"} and len(record["models"]) == 2
-    episodes = draw_episodes(scan_folder(folder), 1, 12, seed=2)
-    for class_id, name in ((1, "pool"), (2, "roof")):
-        truth = [np.asarray(_label(folder, e)).mean() for e in episodes if e.class_id == class_id]
-        assert record["methods"]["training_free"]["class_iou"][name] == pytest.approx(np.mean(truth), abs=1e-4)
+class Everywhere(ColourSegmenter):
+    def segment(self, encoding, reference):
+        return super().segment(encoding, reference) * 0 + 1
 
 
-def _label(folder, episode):
+def load(options):
+    return ColourSegmenter() if options.method == "virefsam" else Everywhere()
+
+
+def label(folder, episode):
     scanned = scan_folder(folder)
     return scanned.read_label(scanned.samples[episode.query], episode.class_id) == FOREGROUND
 
 
-def test_each_image_is_encoded_once(folder):
-    scanned, segmenter = scan_folder(folder), ColourSegmenter()
-    episodes = draw_episodes(scanned, 1, 20, seed=0)
-    found = list(search_all(segmenter, scanned, episodes, "mask"))
-    assert segmenter.encoded == 4
-    assert sorted(map(hash, episodes)) == sorted(hash(episode) for episode, _ in found)
+def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_path):
+    report = tmp_path / "record.json"
+    methods = ("virefsam", "training_free", "colour_prototype")
+    job = ProtocolJob(str(folder), methods=methods, episodes=12, runs=1, seed=2, report=str(report))
+    record = run_protocol(job, SilentReporter(), load)
+    assert json.loads(report.read_text(encoding="utf-8")) == record
+    assert record["methods"]["virefsam"]["miou"] == record["methods"]["virefsam"]["fb_iou"] == 1
+    assert record["methods"]["virefsam"]["miou_std"] is None
+    assert record["methods"]["colour_prototype"]["miou"] > 0.8
+    assert sum(record["episodes_per_class"].values()) == 12
+    assert record["models"]["training_free"] == {"method": "training_free"} and len(record["models"]) == 2
+    episodes = draw_episodes(scan_folder(folder), 1, 12, draw_seeds(2, 1)[0])
+    for class_id, name in ((1, "pool"), (2, "roof")):
+        truth = [label(folder, e).mean() for e in episodes if e.class_id == class_id]
+        assert record["methods"]["training_free"]["class_iou"][name] == pytest.approx(np.mean(truth), abs=1e-4)
 
 
-def test_scribbles_stand_in_for_masks(folder):
-    scanned = scan_folder(folder)
-    episode = draw_episodes(scanned, 2, 1, seed=0)[0]
-    full, strokes = (read_shots(scanned, episode, support).masks == FOREGROUND for support in ("mask", "scribble"))
-    assert 0 < strokes.sum() < full.sum() and not (strokes & ~full).any()
+def test_figures_are_means_over_runs_of_means_over_folds(folder, monkeypatch):
+    job = ProtocolJob(str(folder), methods=("training_free",), episodes=8, runs=3, seed=5)
+    folds = replace(BENCHMARK, folds=((1,), (2,)))
+    monkeypatch.setattr(protocol, "find_benchmark", lambda name: folds)
+    record = run_protocol(job, SilentReporter(), load)
+    found = record["methods"]["training_free"]
+    assert [run["seed"] for run in found["runs"]] == draw_seeds(5, 3) and record["folds"] == [0, 1]
+    scanned, by_run = scan_folder(folder), []
+    for seed in draw_seeds(5, 3):
+        # Everything is marked: foreground IoU is the share of foreground, background IoU 0.
+        shares = [
+            np.mean([label(folder, e).mean() for e in draw_episodes(scanned, 1, 8, seed, [class_id])])
+            for class_id in (1, 2)
+        ]
+        by_run.append(np.mean(shares))
+    assert found["miou"] == pytest.approx(np.mean(by_run), abs=1e-4)
+    assert found["miou_std"] == pytest.approx(np.std(by_run, ddof=1), abs=1e-4)
+    assert found["fb_iou"] == pytest.approx(np.mean(by_run) / 2, abs=1e-4)
+    assert set(found["class_iou"]) == {"pool", "roof"}
+    assert list(found["runs"][0]["folds"][1]["class_iou"]) == ["roof"]
+
+    one = run_protocol(replace(job, folds=(1,)), SilentReporter(), load)
+    assert set(one["episodes_per_class"]) == {"roof"} and one["folds"] == [1]
+    with pytest.raises(RefSAMError, match="has no fold 2; its folds are 0 to 1"):
+        run_protocol(replace(job, folds=(0, 2)), SilentReporter(), load)
 
 
-def test_progress_rises_to_one_over_all_methods(folder):
+def test_seeds_of_runs_come_from_the_master_seed():
+    assert draw_seeds(3, 5)[:2] == draw_seeds(3, 2) and len(set(draw_seeds(3, 5))) == 5
+    assert draw_seeds(3, 2) != draw_seeds(4, 2)
+
+
+def test_table_and_picture_are_written_and_the_table_is_told(folder, tmp_path):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message
+
+    listener = Listener()
+    job = ProtocolJob(
+        str(folder), episodes=4, runs=2, picture=str(tmp_path / "p.png"), table=str(tmp_path / "t.csv"), support="box"
+    )
+    record = run_protocol(job, listener, load)
+    rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
+    assert [row["method"] for row in rows] == ["virefsam", "training_free"]
+    assert float(rows[1]["mIoU %"]) == pytest.approx(100 * record["methods"]["training_free"]["miou"])
+    lines = listener.text.splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    assert lines[1].split()[:4] == ["virefsam", "1", "box", "100.00"]
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.height > 6 * 200
+
+
+def test_published_data_sets_run_by_their_own_rules(tmp_path):
+    for name in ("P1_0_256_0_256", "P2_0_256_0_256", "P3_0_256_0_256"):
+        ids, image = np.zeros((256, 256), np.uint8), np.full((256, 256, 3), 90, np.uint8)
+        for class_id, corner in ((1, 0), (6, 64), (11, 128)):
+            ids[corner : corner + 64, :64] = class_id
+            image[corner : corner + 64, :64] = (class_id * 16, 200, 0)
+        for folder, pixels, suffix in (("images", image, ""), ("semantic_png", ids, "_instance_color_RGB")):
+            (tmp_path / "val" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "val" / folder / f"{name}{suffix}.png")
+    job = ProtocolJob(str(tmp_path), "isaid5i", methods=("virefsam",), episodes=3, runs=2, shots=2)
+    record = run_protocol(job, SilentReporter(), load)
+    assert record["folds"] == [0, 1, 2] and record["min_pixels"] == 2048 and record["crop"] == 256
+    assert record["episodes_per_class"] == {"ship": 6, "ground_track_field": 6, "swimming_pool": 6}
+    assert record["methods"]["virefsam"]["miou"] == 1
+    with pytest.raises(RefSAMError, match=r"None of the classes .*ship.* is present in 3 images"):
+        run_protocol(replace(job, min_pixels=4097), SilentReporter(), load)
+
+
+def test_progress_rises_to_one_over_all_methods_and_runs(folder):
     class Listener(SilentReporter):
         def __init__(self):
             self.fractions = []
@@ -72,11 +136,18 @@ def test_progress_rises_to_one_over_all_methods(folder):
             assert remaining_seconds >= 0
 
     listener = Listener()
-    run_protocol(ProtocolJob(str(folder), episodes=5), listener, lambda options: ColourSegmenter())
-    assert listener.fractions == pytest.approx(np.arange(1, 11) / 10)
+    run_protocol(ProtocolJob(str(folder), episodes=5, runs=2), listener, load)
+    assert listener.fractions == pytest.approx(np.arange(1, 21) / 20)
 
 
-def test_cancelling_leaves_no_report(folder, tmp_path):
+def test_each_image_is_encoded_once_in_all_runs(folder):
+    segmenter = ColourSegmenter()
+    job = ProtocolJob(str(folder), methods=("virefsam",), episodes=20, runs=3)
+    run_protocol(job, SilentReporter(), lambda options: segmenter)
+    assert segmenter.encoded == 4
+
+
+def test_cancelling_leaves_no_output(folder, tmp_path):
     class Cancelled(SilentReporter):
         def is_cancelled(self):
             return True
@@ -84,23 +155,18 @@ def test_cancelling_leaves_no_report(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(JobCancelled):
-        job = ProtocolJob(str(folder), str(out / "record.json"), episodes=5)
-        run_protocol(job, Cancelled(), lambda options: ColourSegmenter())
+        job = ProtocolJob(str(folder), episodes=5, report=str(out / "record.json"), picture=str(out / "p.png"))
+        run_protocol(job, Cancelled(), load)
     assert not list(out.iterdir())
-
-
-@pytest.mark.parametrize("methods", [("sorcery",), ()])
-def test_unknown_methods_are_refused(folder, methods):
-    with pytest.raises(RefSAMError, match="use one or more of virefsam, training_free, random_forest"):
-        run_protocol(ProtocolJob(str(folder), methods=methods), SilentReporter(), lambda options: ColourSegmenter())
 
 
 def test_each_method_is_loaded_by_its_own_name(folder):
     asked = []
 
-    def load(options):
+    def listen(options):
         asked.append(options)
         return ColourSegmenter()
 
-    run_protocol(ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1), SilentReporter(), load)
+    job = ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1, runs=1)
+    run_protocol(job, SilentReporter(), listen)
     assert asked == [ModelOptions(method="virefsam", device="cpu"), ModelOptions(method="training_free", device="cpu")]

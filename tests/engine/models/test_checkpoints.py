@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,6 +7,7 @@ from safetensors.torch import load_file
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import checkpoints
+from refsam_qgis.engine.models.config import ViRefSAMConfig
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.training_free import TrainingFreeSegmenter
 from refsam_qgis.engine.models.virefsam import ViRefSAM, ViRefSAMSegmenter
@@ -60,6 +63,37 @@ def test_loaded_segmenter_finds_something(folder):
     logits = segmenter.segment(segmenter.encode(images, valid), segmenter.describe(Shots(images, masks, valid)))
     assert logits.shape == (1, 256, 256) and logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
+
+
+def test_adapters_from_before_the_variants_load_as_the_full_model(folder, sam, tmp_path):
+    """The metadata as they were written before any part could be left out."""
+    old = {
+        "background_cells": 4, "queries": 64, "heads": 8, "adapter_width": 64, "sharpness": 20.0,
+        "positive_points": 4, "negative_points": 2, "diversity": "squared",
+    }  # fmt: skip
+    path = tmp_path / "old.safetensors"
+    checkpoints.save_weights(ViRefSAM(sam).trainable_state(), path, {"config": json.dumps(old)})
+    assert checkpoints.load_adapters(sam, path).config == ViRefSAMConfig(background_cells=4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ViRefSAMConfig(visual_interaction=False, position_code=False),
+        ViRefSAMConfig(object_queries=False, adapted_blocks="last_2", feature_block=3),
+        ViRefSAMConfig(adapted_blocks="none"),
+    ],
+)
+def test_a_variant_loads_as_what_it_was(sam, tmp_path, config):
+    written = ViRefSAM(sam, config)
+    path = tmp_path / "variant.safetensors"
+    checkpoints.save_weights(written.trainable_state(), path, checkpoints.adapters_metadata(config))
+    loaded = checkpoints.load_adapters(sam, path)
+    assert loaded.config == config
+    assert loaded.trainable_state().keys() == written.trainable_state().keys()
+    checkpoints.save_weights(written.trainable_state(), path, checkpoints.adapters_metadata(ViRefSAMConfig()))
+    with pytest.raises(RefSAMError, match="weights missing"):
+        checkpoints.load_adapters(sam, path)
 
 
 @pytest.mark.parametrize(

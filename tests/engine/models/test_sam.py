@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from refsam_qgis.engine.models.encoder import encode
+from refsam_qgis.engine.models.encoder import embed_patches, encode, project, run_blocks
 from refsam_qgis.engine.models.sam import build_sam, normalise, segment_anything_modules
 from refsam_qgis.engine.training.scenes import render_scene, sample_style
 
@@ -80,8 +80,14 @@ def test_window_14_with_padding_equals_segment_anything():
         torch.nn.init.normal_(block.attn.rel_pos_w)
     torch.nn.init.normal_(encoder.pos_embed)
     pixels = torch.randn(2, 3, 320, 320)
+    inner = []
+    encoder.blocks[0].register_forward_hook(lambda block, inputs, tokens: inner.append(tokens))
     with torch.no_grad():
         torch.testing.assert_close(encode(encoder, pixels), encoder(pixels), atol=1e-5, rtol=1e-5)
+        tokens = run_blocks(encoder, embed_patches(encoder, pixels), range(1))
+        torch.testing.assert_close(tokens, inner[0], atol=1e-5, rtol=1e-5)
+        through_neck = encoder.neck(inner[0].permute(0, 3, 1, 2))
+        torch.testing.assert_close(project(encoder, tokens), through_neck, atol=1e-5, rtol=1e-5)
 
 
 def test_segment_anything_import_leaves_no_trace():

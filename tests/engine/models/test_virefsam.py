@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refsam_qgis.engine.models.decoder import decode
-from refsam_qgis.engine.models.encoder import encode
+from refsam_qgis.engine.models.encoder import embed_patches, encode, project, run_blocks
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.pseudo_mask import compute_pseudo_mask, geometric_prompts
 from refsam_qgis.engine.models.segmenter import FOREGROUND, IGNORE, Shots
@@ -20,6 +20,12 @@ def encoding(model, values):
         return FrozenEncoding(values, encode(model.sam.image_encoder, values))
 
 
+def adapt(model, values, vectors, assignment):
+    encoder = model.sam.image_encoder
+    adapters = model.dta.bind(vectors, assignment)
+    return project(encoder, run_blocks(encoder, embed_patches(encoder, values), range(6), adapters))
+
+
 def prototypes_of(model, values, cells=3):
     """Prototypes pooled from a target's own features, so that the pseudo-mask is neither empty nor full."""
     features = encoding(model, values).features
@@ -33,7 +39,7 @@ def test_zero_initialised_adapters_leave_sam_unchanged(model):
     prototypes = prototypes_of(model, values)
     target = encoding(model, values)
     pseudo = compute_pseudo_mask(target.features, prototypes, 20.0)
-    adapted = encode(model.sam.image_encoder, values, model.dta.bind(prototypes.vectors, pseudo.assignment))
+    adapted = adapt(model, values, prototypes.vectors, pseudo.assignment)
     assert (adapted - target.features).abs().max() <= 1e-6
 
 
@@ -43,8 +49,8 @@ def test_opened_adapters_change_sam_and_follow_the_prototypes(trained):
     prototypes = prototypes_of(trained, values)
     target = encoding(trained, values)
     assignment = compute_pseudo_mask(target.features, prototypes, 20.0).assignment
-    adapted = encode(trained.sam.image_encoder, values, trained.dta.bind(prototypes.vectors, assignment))
-    other = encode(trained.sam.image_encoder, values, trained.dta.bind(prototypes.vectors.flip(1), assignment))
+    adapted = adapt(trained, values, prototypes.vectors, assignment)
+    other = adapt(trained, values, prototypes.vectors.flip(1), assignment)
     assert (adapted - target.features).abs().max() > 1e-3
     assert (adapted - other).abs().max() > 1e-3
 

@@ -1,0 +1,155 @@
+"""A class map fitted to the references at run time, in the place of the prototypes' cosine (method Eq. 3).
+
+A prototype keeps one mean of all that a reference says. Here every marked pixel has its say: kernel ridge regression of
+class against background over pixel features, with the kernel written as random Fourier features (Rahimi and Recht 2007)
+so that fitting is one small linear system and asking is one matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .pixel_features import FEATURES
+from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
+
+
+@dataclass(frozen=True)
+class FitRules:
+    """How the map is fitted; chosen on the development scenes.
+
+    Attributes:
+        waves: Random Fourier features.
+        frequency: Their standard deviation for 8 standardised features; it falls with the root of their number.
+        linear: Share of the plain features beside the waves: it leads where the target lies outside the reference.
+        ridge: Weight of the penalty on the head.
+        pixels: Most pixels of class, and of background, that the fit looks at; references share them equally.
+        rounds: Fits; after each, doubtful background that looks like the class is left out of the next.
+        seed: Of the waves and of the choice of pixels.
+    """
+
+    waves: int = 400
+    frequency: float = 0.4
+    linear: float = 0.02
+    ridge: float = 1e-4
+    pixels: int = 5000
+    rounds: int = 2
+    seed: int = 0
+
+
+LIMIT = 4.0
+"""Standard deviations from the reference's mean beyond which a feature says no more."""
+GAIN = 3.0
+"""From the regression's values, mostly within -1..1, to logits."""
+LEAST_SHARE = 0.3
+"""A feature belongs to a mark that covers at least this share of it; to the best covered where none does."""
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """What was fitted to the references of one class.
+
+    Attributes:
+        mean: ``(FEATURES,)`` of the references' features.
+        deviation: ``(FEATURES,)`` likewise.
+        weights: ``(waves + FEATURES + 1,)`` of the waves, the features themselves, and the offset.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    weights: Tensor
+
+
+class FittedPrior:
+    """Fits heads to references and asks them about targets; the same waves for all.
+
+    Args:
+        device: Where features and heads lie.
+        rules: How to fit.
+    """
+
+    def __init__(self, device: torch.device, rules: FitRules | None = None) -> None:
+        self.rules = rules or FitRules()
+        generator = torch.Generator().manual_seed(self.rules.seed)
+        scale = self.rules.frequency / (FEATURES / 8) ** 0.5
+        self._frequencies = (torch.randn(FEATURES, self.rules.waves, generator=generator) * scale).to(device)
+        self._phases = (torch.rand(self.rules.waves, generator=generator) * 2 * torch.pi).to(device)
+
+    def fit(self, features: Tensor, masks: Tensor) -> FittedHead:
+        """Fit to the references of one class.
+
+        Pixels that nobody marked are doubtful, and so is background in a reference of which but little is marked as
+        known: they count as background until the fit says that they look like the class.
+
+        Args:
+            features: ``(K, FEATURES, h, w)`` of the references.
+            masks: ``(K, H, W)`` uint8 of the values in `segmenter`.
+
+        Raises:
+            ValueError: If no pixel is marked as the class.
+        """
+        inside, outside, doubtful = (_shares(masks == value, features) for value in (FOREGROUND, BACKGROUND, UNMARKED))
+        if not bool((inside > 0).any()):
+            raise ValueError("the references need at least one class pixel")
+        flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+        known = (inside + outside + doubtful) > 0.5
+        deviation, mean = torch.std_mean(flat[known] if int(known.sum()) > 1 else flat.flatten(0, 1), dim=0)
+        deviation = deviation + 1e-3 * mean.abs() + 1e-6
+        generator = torch.Generator().manual_seed(self.rules.seed)
+        rest = outside + doubtful
+        chosen_inside = _choose(inside, self.rules.pixels, generator)
+        chosen_rest = _choose(rest, self.rules.pixels, generator)
+        chosen = chosen_inside | chosen_rest
+        waves = self._waves((flat[chosen] - mean) / deviation)
+        of_class, of_rest = (inside * chosen_inside)[chosen], (rest * chosen_rest)[chosen]
+        doubt = (doubtful > 0)[chosen]
+        weights = self._solve(waves, of_class, of_rest)
+        for _ in range(self.rules.rounds - 1 if bool(doubt.any()) else 0):
+            values = waves @ weights
+            of_rest = torch.where(doubt & (values > 0), 0.0, of_rest)
+            weights = self._solve(waves, of_class, of_rest)
+        return FittedHead(mean, deviation, weights)
+
+    def logits(self, features: Tensor, head: FittedHead) -> Tensor:
+        """Class map ``(B, h, w)`` of features ``(B, FEATURES, h, w)``; above 0 where the class seems to be."""
+        standard = (features.permute(0, 2, 3, 1) - head.mean) / head.deviation
+        return GAIN * (self._waves(standard) @ head.weights)
+
+    def _waves(self, standard: Tensor) -> Tensor:
+        """Random Fourier features, the features themselves and a one: ``(..., FEATURES)`` -> ``(..., M)``."""
+        standard = standard.clamp(-LIMIT, LIMIT)
+        waves = torch.cos(standard @ self._frequencies + self._phases) * (2 / self.rules.waves) ** 0.5
+        return torch.cat([waves, self.rules.linear * standard, torch.ones_like(standard[..., :1])], dim=-1)
+
+    def _solve(self, waves: Tensor, of_class: Tensor, of_rest: Tensor) -> Tensor:
+        """Ridge regression to +1 on the class and -1 on the rest, both of equal weight in all."""
+        positive = of_class / (2 * of_class.sum().clamp_min(1e-6))
+        negative = of_rest / (2 * of_rest.sum().clamp_min(1e-6))
+        penalty = torch.full((waves.shape[1],), self.rules.ridge, device=waves.device)
+        penalty[-1] *= 1e-2  # the offset is hardly held back
+        gram = (waves * (positive + negative)[:, None]).T @ waves + torch.diag(penalty)
+        solved: Tensor = torch.linalg.solve(gram, waves.T @ (positive - negative))
+        return solved
+
+
+def _shares(chosen: Tensor, features: Tensor) -> Tensor:
+    """Share of each feature that a mask ``(K, H, W)`` covers: ``(K, h*w)`` in 0..1."""
+    size = features.shape[-2:]
+    values = chosen.to(features.device, torch.float32)[:, None]
+    shrunk = F.interpolate(values, size=size, mode="nearest") if values.shape[-1] < size[1] else values
+    return F.adaptive_avg_pool2d(shrunk, size).flatten(1)
+
+
+def _choose(share: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Which features ``(K, n)`` stand for a mark: those well covered, at most so many, equally many a reference."""
+    chosen = torch.zeros_like(share, dtype=torch.bool)
+    quota = -(-most // share.shape[0])
+    for row, shares in zip(chosen, share, strict=True):
+        least = min(LEAST_SHARE, float(shares.max()))
+        if least > 0:
+            places = torch.nonzero(shares >= least)[:, 0]
+            row[places[torch.randperm(len(places), generator=generator)[:quota].to(places.device)]] = True
+    return chosen
