@@ -28,15 +28,20 @@ from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.checkpoints import choose_device, load_sam
 from refsam_qgis.engine.models.config import ViRefSAMConfig
+from refsam_qgis.engine.models.fitted import FittedReference, FittedSegmenter
+from refsam_qgis.engine.models.fitted_prior import FittedPrior
+from refsam_qgis.engine.models.pixel_features import FEATURES
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.sam import CHANNELS, INPUT_SIZE
+from refsam_qgis.engine.models.segmenter import FOREGROUND, ReferenceSegmenter
 from refsam_qgis.engine.models.virefsam import ViRefSAM, ViRefSAMSegmenter
 from refsam_qgis.engine.models.weight_files import checkpoint_path, digest
 from refsam_qgis.engine.training.development import generated_episodes, mean_ious, real_episodes
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
-from refsam_qgis.engine.training.sources import FolderPlace, read_places
+from refsam_qgis.engine.training.folds import leave_out
+from refsam_qgis.engine.training.sources import FolderPlace
 from refsam_qgis.engine.training.state import TrainingState
-from refsam_qgis.engine.training.trainer import TrainerConfig, train_adapters
+from refsam_qgis.engine.training.trainer import FITTED_SHARE, TrainerConfig, train_adapters
 from refsam_qgis.engine.training.validation import EpisodeList
 
 from .options import RECORDS, markdown_table, percent
@@ -60,15 +65,19 @@ class Variant:
         title: What the table calls it.
         model: Its parts.
         training: What its training does otherwise than that of the full model.
+        fitted: Measure it with a prior fitted to the references, instead of the prototypes' cosine.
     """
 
     title: str
     model: ViRefSAMConfig = field(default_factory=ViRefSAMConfig)
     training: Mapping[str, Any] = field(default_factory=dict)
+    fitted: bool = False
 
 
 VARIANTS = {
     FULL: Variant("full"),
+    "prior_fitted": Variant("prior: fitted", training={"fitted_share": 1.0}, fitted=True),
+    "prior_both": Variant("prior: both", training={"fitted_share": FITTED_SHARE}, fitted=True),
     "no_interaction": Variant("without visual interaction", ViRefSAMConfig(visual_interaction=False)),
     "no_queries": Variant("without object queries", ViRefSAMConfig(object_queries=False)),
     "no_adapters": Variant("without DTA", ViRefSAMConfig(adapted_blocks="none")),
@@ -92,6 +101,8 @@ VARIANTS = {
 def main() -> None:
     """Train and measure what is not finished yet, print the table and write the record."""
     options = _parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     try:
         finished = _Finished(options.work / "finished.json", _settings(options))
@@ -125,6 +136,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="SAM weights of the compact size; the bundled ones unless given")
     parser.add_argument("--device", default=ModelOptions.device)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw episodes")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the computation; 0 leaves it to torch")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of states, logs and finished variants")
     parser.add_argument("--record", type=Path, default=RECORDS / "ablations.json", help="JSON to write")
     return parser.parse_args()
@@ -160,22 +172,11 @@ def _read_data(options: argparse.Namespace) -> tuple[list[FolderPlace], dict[str
     """Real places to train on, and those of each real development set."""
     if options.data is None:
         return [], {}
-    places = read_places(options.data)
-    names = {name for place in places.values() for name in place.class_names()}
-    if options.scene not in places or options.left_out not in names:
-        raise RefSAMError(
-            "input",
-            f"'{options.data}' has no scene '{options.scene}' or no class '{options.left_out}'; its scenes are "
-            f"{', '.join(sorted(places))} and its classes {', '.join(sorted(names))}.",
-        )
-    left_out, others = {options.left_out}, names - {options.left_out}
-    unseen = places.pop(options.scene)
-    training = [place.only(others) for place in places.values()]
+    training, unseen = leave_out(options.data, options.scene, options.left_out)
+    left_out = {options.left_out}
+    others = set(unseen.class_names()) - left_out
     sets = {"left_out_class": [unseen.only(left_out)], "left_out_scene": [unseen.only(others)]}
-    return (
-        [place for place in training if place.class_names()],
-        {name: found for name, found in sets.items() if found[0].class_names()},
-    )
+    return training, {name: found for name, found in sets.items() if found[0].class_names()}
 
 
 def _train_and_measure(
@@ -191,12 +192,13 @@ def _train_and_measure(
     log = _Log(options.work / f"{name}.log", name, options.steps)
     identity = json.dumps([_settings(options), asdict(variant.model)])
     train_adapters(model, Episodes(draws, training), draws, trainer, state, log, options.workers, identity=identity)
-    scores = _score(model, _episodes(options, sets, 1))
+    scores = _score(model, _episodes(options, sets, 1), variant.fitted)
     print(name, scores, flush=True)
     result = {
         "title": variant.title,
         "model": asdict(variant.model),
         "training": asdict(trainer),
+        "measured_with": "fitted prior" if variant.fitted else "cosine",
         "trainable": _trainable(model, trainer),
         "miou": scores,
     }
@@ -241,8 +243,8 @@ def _episodes(options: argparse.Namespace, sets: dict[str, list[FolderPlace]], s
     return {"generated": generated_episodes(*wanted), **real}
 
 
-def _score(model: ViRefSAM, episodes: Mapping[str, EpisodeList]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in mean_ious(model, episodes).items()}
+def _score(model: ViRefSAM, episodes: Mapping[str, EpisodeList], fitted: bool = False) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in mean_ious(model, episodes, fitted).items()}
 
 
 def _score_shots(
@@ -265,6 +267,8 @@ def _first(batch: dict[str, Any], shots: int) -> dict[str, Any]:
 def _trainable(model: ViRefSAM, trainer: TrainerConfig) -> int:
     """Number of weights that were trained."""
     weights = list(model.vcp.parameters()) + list(model.dta.parameters())
+    if trainer.fitted_share:
+        weights += model.blend.parameters()
     if trainer.train_encoder:
         weights += model.sam.image_encoder.parameters()
     return sum(weight.numel() for weight in weights)
@@ -273,26 +277,38 @@ def _trainable(model: ViRefSAM, trainer: TrainerConfig) -> int:
 def _measure_costs(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Seconds and encoder blocks for one full frame of each variant, its reference known; median of some turns."""
     device = choose_device(options.device)
-    segmenters = {name: ViRefSAMSegmenter(_start(VARIANTS[name], options).to(device)) for name in options.variants}
+    models = {name: _start(VARIANTS[name], options).to(device) for name in options.variants}
     generator = torch.Generator().manual_seed(options.seed)
     image = torch.randint(0, 256, (1, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8, generator=generator)
     valid = torch.ones(1, INPUT_SIZE, INPUT_SIZE, dtype=torch.bool)
-    seconds: dict[str, list[float]] = {name: [] for name in segmenters}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     blocks = {}
     for _ in range(TIMINGS):
-        for name, segmenter in segmenters.items():
-            cells = segmenter.model.config.background_cells
-            vectors = torch.randn(1, 1 + cells, CHANNELS, generator=torch.Generator().manual_seed(0)).to(device)
-            reference = Prototypes(vectors, torch.ones(1, 1 + cells, dtype=torch.bool, device=device))
-            with _BlockCounter(segmenter.model) as counter:
+        for name, model in models.items():
+            segmenter, reference = _segmenter(model, VARIANTS[name].fitted)
+            with _BlockCounter(model) as counter:
                 started = time.perf_counter()
                 segmenter.segment(segmenter.encode(image, valid), reference)
                 seconds[name].append(time.perf_counter() - started)
             blocks[name] = counter.blocks
     return {
         name: {"encoder_blocks": blocks[name], "seconds_per_image": round(statistics.median(seconds[name]), 3)}
-        for name in segmenters
+        for name in models
     }
+
+
+def _segmenter(model: ViRefSAM, fitted: bool) -> tuple[ReferenceSegmenter, Any]:
+    """The model as jobs run it, and a reference made of noise."""
+    generator = torch.Generator().manual_seed(0)
+    cells = model.config.background_cells
+    vectors = torch.randn(1, 1 + cells, CHANNELS, generator=generator).to(model.device)
+    prototypes = Prototypes(vectors, torch.ones(1, 1 + cells, dtype=torch.bool, device=model.device))
+    if not fitted:
+        return ViRefSAMSegmenter(model), prototypes
+    features = torch.randn(1, FEATURES, 64, 64, generator=generator).to(model.device)
+    mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    mask[:, :32] = FOREGROUND
+    return FittedSegmenter(model), FittedReference(prototypes, FittedPrior(model.device).fit(features, mask))
 
 
 class _BlockCounter:

@@ -64,11 +64,28 @@ def test_one_command_one_table(run, capsys, monkeypatch):
         run("--seed", "1")
 
 
+def test_a_fitted_prior_is_trained_with_and_measured_with(run, monkeypatch):
+    measured = []
+
+    def say(model, sets, fitted=False):
+        measured.append(fitted)
+        return dict.fromkeys([f"{name}{end}" for name in ablations.SETS for end in ("", "_pseudo")], 0.5)
+
+    monkeypatch.setattr(ablations, "mean_ious", say)
+    found = run(variants=("prior_fitted", "prior_both", "no_adapters"))["variants"]
+    assert measured == [True, True, False]
+    assert [one["training"]["fitted_share"] for one in found.values()] == [1.0, 0.7, 0.0]
+    assert [one["measured_with"] for one in found.values()] == ["fitted prior", "fitted prior", "cosine"]
+    assert found["prior_fitted"]["title"] == "prior: fitted" and found["prior_both"]["title"] == "prior: both"
+
+
 def test_costs_of_one_full_frame(monkeypatch):
     monkeypatch.setattr(ablations, "TIMINGS", 1)
-    options = ablations.argparse.Namespace(checkpoint=None, seed=0, device="cpu", variants=["shared_prefix"])
-    costs = ablations._measure_costs(options)["shared_prefix"]
-    assert costs["encoder_blocks"] == 6 and costs["seconds_per_image"] > 0
+    names = ["shared_prefix", "prior_fitted"]
+    options = ablations.argparse.Namespace(checkpoint=None, seed=0, device="cpu", variants=names)
+    costs = ablations._measure_costs(options)
+    assert [costs[name]["encoder_blocks"] for name in names] == [6, 12]
+    assert all(costs[name]["seconds_per_image"] > 0 for name in names)
 
 
 def test_neither_scene_nor_class_is_trained_on(scenes):

@@ -26,7 +26,15 @@ from shapely.geometry import box
 from refsam_qgis import __version__
 from refsam_qgis.engine import segment
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.job import PolygonOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
+from refsam_qgis.engine.job import (
+    ModelOptions,
+    PolygonOptions,
+    RasterOptions,
+    ReferenceSource,
+    SegmentJob,
+    SegmentOutputs,
+    to_dict,
+)
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
 from refsam_qgis.engine.references.gather import gather_references
@@ -75,7 +83,8 @@ def run(raster, marks, outputs, model=None, reporter=None, **options):
                             tile_size=options.pop("tile_size", 224))  # fmt: skip
     shapes = PolygonOptions(**{k: options.pop(k) for k in ("min_area", "simplify") if k in options})
     source = ReferenceSource(marks, class_field="kind", negatives=options.pop("negatives", None))
-    job = SegmentJob(raster, source, outputs, raster=reading, polygons=shapes, **options)
+    network = ModelOptions(method=options.pop("method", "auto"))
+    job = SegmentJob(raster, source, outputs, raster=reading, polygons=shapes, model=network, **options)
     return run_segment(job, reporter or Recorder(), lambda _: model or ColourSegmenter())
 
 
@@ -366,7 +375,7 @@ def test_a_changed_threshold_extent_or_output_goes_on_too(wide, outputs):
     assert after["tiles_kept"] == 9  # those beyond the extent were not forgotten
 
 
-@pytest.mark.parametrize("change", ["reference", "raster", "tile_size", "overlap", "stretch", "model"])
+@pytest.mark.parametrize("change", ["reference", "raster", "tile_size", "overlap", "stretch", "model", "method"])
 def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change):
     raster, marks = wide
     cancelled_run(raster, marks, outputs, 9)
@@ -377,6 +386,8 @@ def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change)
         os.utime(raster)
     elif change == "model":
         model = RampSegmenter()
+    elif change == "method":  # two methods of one class, with one checkpoint
+        options["method"] = "virefsam"
     else:
         options[change] = {"tile_size": 200, "overlap": 30.0, "stretch": "percentile"}[change]
     assert run(raster, marks, outputs, model, **options)["tiles_kept"] == 0

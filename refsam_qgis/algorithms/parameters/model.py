@@ -42,7 +42,11 @@ def declare(algorithm: RefSAMAlgorithm, references: bool = True) -> None:
             METHOD,
             tr("Method"),
             METHODS,
-            tr("'auto' uses 'virefsam' where there are adapters for the model, and else 'training_free'."),
+            tr(
+                "'auto' is 'fitted': a class map fitted to the examples guides SAM, with adapters where there are "
+                "some. 'virefsam' goes by prototypes, as its paper does, and needs adapters. 'training_free' goes by "
+                "prototypes and the SAM checkpoint alone."
+            ),
         )
     algorithm.add_choice(DEVICE, tr("Device"), DEVICES, tr("Where the model runs; 'auto' takes the fastest."))
 

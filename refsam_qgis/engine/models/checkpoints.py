@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import RefSAMError
 from ..job import ModelOptions
 from .config import ViRefSAMConfig
+from .fitted import FittedSegmenter, FittedStockSegmenter
 from .sam import build_sam
 from .segmenter import ReferenceSegmenter
 from .training_free import TrainingFreeSegmenter
@@ -31,15 +32,19 @@ def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
     device = choose_device(options.device)
     sam = load_sam(options)
     adapters = adapters_path(options)
-    if resolve_method(options) == "training_free":
+    method = resolve_method(options)
+    if method == "training_free":
         return TrainingFreeSegmenter(sam.to(device))
+    if method == "fitted" and adapters is None:
+        return FittedStockSegmenter(sam.to(device))
     if adapters is None:
         raise RefSAMError(
             "checkpoint",
             f"Method 'virefsam' needs adapters trained for '{options.model}'; choose an adapters file, "
-            "or the method 'training_free'.",
+            "or the method 'fitted'.",
         )
-    return ViRefSAMSegmenter(load_adapters(sam, adapters).to(device))
+    model = load_adapters(sam, adapters).to(device)
+    return FittedSegmenter(model) if method == "fitted" else ViRefSAMSegmenter(model)
 
 
 def load_sam(options: ModelOptions) -> nn.Module:
@@ -52,7 +57,7 @@ def load_sam(options: ModelOptions) -> nn.Module:
 
 
 def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
-    """Put trained prompt encoder and adapters around a SAM."""
+    """Put trained prompt encoder and adapters around a SAM; in adapters older than the blend, it is as it starts."""
     require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -62,8 +67,8 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
         raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
     config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
     model = ViRefSAM(sam, config)
-    sam_state = {name: value for name, value in model.state_dict().items() if name.startswith("sam.")}
-    _load_strictly(model, {**sam_state, **state}, path, "this SAM model's adapters")
+    kept = {name: value for name, value in model.state_dict().items() if name.startswith(("sam.", "blend."))}
+    _load_strictly(model, {**kept, **state}, path, "this SAM model's adapters")
     return model
 
 

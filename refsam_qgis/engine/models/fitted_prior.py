@@ -7,45 +7,22 @@ so that fitting is one small linear system and asking is one matrix product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
-
-
-@dataclass(frozen=True)
-class FitRules:
-    """How the map is fitted; chosen on the development scenes.
-
-    Attributes:
-        waves: Random Fourier features.
-        frequency: Their standard deviation for 8 standardised features; it falls with the root of their number.
-        linear: Share of the plain features beside the waves: it leads where the target lies outside the reference.
-        ridge: Weight of the penalty on the head.
-        pixels: Most pixels of class, and of background, that the fit looks at; references share them equally.
-        rounds: Fits; after each, doubtful background that looks like the class is left out of the next.
-        seed: Of the waves and of the choice of pixels.
-    """
-
-    waves: int = 400
-    frequency: float = 0.4
-    linear: float = 0.02
-    ridge: float = 1e-4
-    pixels: int = 5000
-    rounds: int = 2
-    seed: int = 0
-
 
 LIMIT = 4.0
 """Standard deviations from the reference's mean beyond which a feature says no more."""
 GAIN = 3.0
 """From the regression's values, mostly within -1..1, to logits."""
 LEAST_SHARE = 0.3
-"""A feature belongs to a mark that covers at least this share of it; to the best covered where none does."""
+"""A feature belongs to a mark that covers this share of it; in tiny marks, half the share of the best covered."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,22 @@ class FittedHead:
     mean: Tensor
     deviation: Tensor
     weights: Tensor
+
+    def dump(self) -> dict[str, Tensor]:
+        """Return tensors on the CPU from which `restore` makes the same head."""
+        return {f"head.{name}": value.cpu().contiguous() for name, value in vars(self).items()}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], device: torch.device) -> FittedHead:
+        """Undo `dump`.
+
+        Raises:
+            ValueError: If the tensors are those of something else.
+        """
+        names = [f"head.{field.name}" for field in fields(cls)]
+        if not set(names) <= set(tensors):
+            raise ValueError("the tensors hold no fitted head")
+        return cls(*(tensors[name].to(device) for name in names))
 
 
 class FittedPrior:
@@ -81,8 +74,8 @@ class FittedPrior:
     def fit(self, features: Tensor, masks: Tensor) -> FittedHead:
         """Fit to the references of one class.
 
-        Pixels that nobody marked are doubtful, and so is background in a reference of which but little is marked as
-        known: they count as background until the fit says that they look like the class.
+        Pixels that nobody looked at are doubtful: they count as background until the fit says that they look like the
+        class.
 
         Args:
             features: ``(K, FEATURES, h, w)`` of the references.
@@ -137,7 +130,7 @@ class FittedPrior:
 
 def _shares(chosen: Tensor, features: Tensor) -> Tensor:
     """Share of each feature that a mask ``(K, H, W)`` covers: ``(K, h*w)`` in 0..1."""
-    size = features.shape[-2:]
+    size = (features.shape[-2], features.shape[-1])
     values = chosen.to(features.device, torch.float32)[:, None]
     shrunk = F.interpolate(values, size=size, mode="nearest") if values.shape[-1] < size[1] else values
     return F.adaptive_avg_pool2d(shrunk, size).flatten(1)
@@ -148,7 +141,7 @@ def _choose(share: Tensor, most: int, generator: torch.Generator) -> Tensor:
     chosen = torch.zeros_like(share, dtype=torch.bool)
     quota = -(-most // share.shape[0])
     for row, shares in zip(chosen, share, strict=True):
-        least = min(LEAST_SHARE, float(shares.max()))
+        least = min(LEAST_SHARE, float(shares.max()) / 2)
         if least > 0:
             places = torch.nonzero(shares >= least)[:, 0]
             row[places[torch.randperm(len(places), generator=generator)[:quota].to(places.device)]] = True

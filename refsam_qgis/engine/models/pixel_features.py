@@ -58,12 +58,13 @@ def _filters(values: Tensor, squares: Tensor, lines: bool) -> list[Tensor]:
 
 
 def _coherence(down: Tensor, across: Tensor) -> Tensor:
-    """How much the edges around a pixel share one direction, 0..1, from the structure tensor (Bigün and Granlund 1987)."""
+    """How far the edges around a pixel share one direction, 0..1; of the structure tensor (Bigün and Granlund 1987)."""
     tensor = torch.cat([down * down, across * across, down * across], dim=1)
     for _ in range(4):
         tensor = _blur(tensor)
-    rows, columns, mixed = tensor.split(1, dim=1)
-    return ((rows - columns).square() + 4 * mixed.square()).sqrt() / (rows + columns + 1e-6)
+    rows, columns, mixed = tensor[:, :1], tensor[:, 1:2], tensor[:, 2:]
+    coherence: Tensor = ((rows - columns).square() + 4 * mixed.square()).sqrt() / (rows + columns + 1e-6)
+    return coherence
 
 
 def _blur(values: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def _blur(values: Tensor) -> Tensor:
     kernel = values.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     padded = F.pad(values, (2, 2, 2, 2), mode="replicate")
     rows = sum(weight * padded[..., i : i + values.shape[-2], :] for i, weight in enumerate(kernel))
-    blurred: Tensor = sum(weight * rows[..., i : i + values.shape[-1]] for i, weight in enumerate(kernel))  # type: ignore
+    blurred: Tensor = sum(weight * rows[..., i : i + values.shape[-1]] for i, weight in enumerate(kernel))
     return blurred
 
 

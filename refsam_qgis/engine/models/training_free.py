@@ -84,8 +84,22 @@ class TrainingFreeSegmenter:
     def segment(self, encoding: FrozenEncoding, reference: CalibratedPrototypes) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
         prior = self._prior(encoding.features, reference.prototypes) - reference.threshold
-        logits = torch.stack([self._decode_components(encoding.features[i : i + 1], p) for i, p in enumerate(prior)])
-        return logits.float().cpu()
+        fine = F.interpolate(prior[:, None], scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
+        return self.draw(encoding.features, prior, fine).float().cpu()
+
+    def draw(self, features: Tensor, prior: Tensor, fine: Tensor) -> Tensor:
+        """Let SAM's decoder draw the parts of a prior.
+
+        Args:
+            features: ``(B, 256, h, w)`` image embeddings.
+            prior: ``(B, h, w)`` logits, above 0 where the class seems to be.
+            fine: ``(B, 4h, 4w)`` the same in the decoder's resolution.
+
+        Returns:
+            ``(B, 4h, 4w)`` logits.
+        """
+        tiles = range(len(prior))
+        return torch.stack([self._decode_components(features[i : i + 1], prior[i], fine[i]) for i in tiles])
 
     def dump_reference(self, reference: CalibratedPrototypes) -> dict[str, Tensor]:
         """Return the prototypes and their threshold as tensors to store."""
@@ -100,9 +114,8 @@ class TrainingFreeSegmenter:
     def _prior(self, features: Tensor, prototypes: Prototypes) -> Tensor:
         return compute_pseudo_mask(features, prototypes.expand(features.shape[0]), self.config.sharpness).logits
 
-    def _decode_components(self, features: Tensor, prior: Tensor) -> Tensor:
+    def _decode_components(self, features: Tensor, prior: Tensor, enlarged: Tensor) -> Tensor:
         """Masks of the prior's parts, joined: ``(4h, 4w)`` logits."""
-        enlarged = F.interpolate(prior[None, None], scale_factor=4, mode="bilinear", align_corners=False)[0, 0]
         joined = enlarged.clamp_max(0.0) - 1.0
         components = connected_components(prior > 0, self.config.max_components)
         for start in range(0, len(components), self.config.decode_batch):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
+from .blend import PriorBlend
 from .config import ViRefSAMConfig
 from .decoder import decode
 from .dta import DTAAdapters, adapted_blocks
@@ -39,7 +40,7 @@ class FrozenEncoding:
 class ViRefSAM(nn.Module):
     """Segments the class of reference prototypes in target tiles.
 
-    Only `vcp` and `dta` hold trainable weights; SAM is frozen.
+    Only `vcp`, `dta` and `blend` hold trainable weights; SAM is frozen.
 
     Raises:
         RefSAMError: With code ``checkpoint`` when the configuration names blocks that the encoder does not have.
@@ -50,6 +51,7 @@ class ViRefSAM(nn.Module):
         self.config = config or ViRefSAMConfig()
         self.sam: Any = freeze(sam)
         self.vcp = VCPEncoder(self.config)
+        self.blend = PriorBlend()
         encoder = sam.image_encoder
         self.depth = len(encoder.blocks)
         adapted = adapted_blocks(encoder, self.config.adapted_blocks)
@@ -105,8 +107,9 @@ class ViRefSAM(nn.Module):
             encoding: What `encode` says of the targets.
             prototypes: Prototypes of each episode.
             origin: Row and column, in tokens, of a training window inside the full frame.
-            prior: ``(B, 4h, 4w)`` logits of a class map that stands in the place of the prototypes' cosine (Eq. 3): its
-                cell averages are the pseudo-mask, and it is itself the mask prompt.
+            prior: ``(B, 4h, 4w)`` values of a class map fitted to the references. It stands in the place of the
+                prototypes' cosine (Eq. 3): its cell averages are the pseudo-mask, and it is itself the mask prompt; and
+                it is blended with what SAM's decoder draws.
 
         Returns:
             Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``, of
@@ -114,6 +117,8 @@ class ViRefSAM(nn.Module):
         """
         features = encoding.features
         rows, columns = features.shape[-2:]
+        if prior is not None:
+            prior = self.blend.calibrate(prior)
         position = self.dense_position((rows, columns), origin)
         refined, pseudo, embeddings = self.vcp(features, position, prototypes, prior)
         sparse, dense = geometric_prompts(
@@ -121,8 +126,9 @@ class ViRefSAM(nn.Module):
         )
         adapted = self._adapt(encoding, refined.vectors, pseudo.assignment, origin)
         # Geometry first, learned tokens last (VRP-SAM's order).
-        logits, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
-        return logits[:, 0], pseudo, embeddings
+        decoded, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
+        logits = decoded[:, 0]
+        return (logits if prior is None else self.blend(logits, prior)), pseudo, embeddings
 
     def _adapt(
         self, encoding: FrozenEncoding, prototypes: Tensor, assignment: Tensor, origin: tuple[int, int]

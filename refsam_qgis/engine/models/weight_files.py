@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import RefSAMError
 from ..job import ModelOptions
+from .fit_rules import FitRules
 
 BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints"
 COMPACT_SAM = BUNDLED / "compact_sam.safetensors"
@@ -22,10 +24,8 @@ PUBLISHED = {
 
 
 def resolve_method(options: ModelOptions) -> str:
-    """Turn ``auto`` into the method that the weights at hand allow."""
-    if options.method != "auto":
-        return options.method
-    return "virefsam" if adapters_path(options) is not None else "training_free"
+    """Turn ``auto`` into the method that is measured to be the best; it runs with adapters and without."""
+    return "fitted" if options.method == "auto" else options.method
 
 
 def adapters_path(options: ModelOptions) -> Path | None:
@@ -70,13 +70,14 @@ def _digest(path: Path, modified: int, size: int) -> str:
 
 
 def describe_model(options: ModelOptions) -> dict[str, Any]:
-    """Model, method and digests of the weights of a job, for its report."""
+    """Model, method, rules of a fit and digests of the weights of a job, for its report and for the keys of caches."""
     method = resolve_method(options)
     checkpoint = checkpoint_path(options)
-    adapters = adapters_path(options) if method == "virefsam" else None
+    adapters = None if method == "training_free" else adapters_path(options)
     return {
         "model": options.model,
         "method": method,
+        "fit": asdict(FitRules()) if method == "fitted" else None,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": digest(checkpoint),
         "adapters": adapters.name if adapters is not None else None,

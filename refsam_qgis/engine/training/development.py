@@ -20,7 +20,7 @@ STREAM = 3
 
 
 def development_scores(
-    model: ViRefSAM, real: Sequence[Place], episodes: int, window: int, seed: int = 0
+    model: ViRefSAM, real: Sequence[Place], episodes: int, window: int, seed: int = 0, fitted: bool = False
 ) -> dict[str, float]:
     """Class-wise accumulated mIoU of full results and of the pseudo-mask alone (method A7).
 
@@ -30,6 +30,7 @@ def development_scores(
         episodes: Episodes of each set.
         window: Side of the views; 1024 is the full frame.
         seed: Seed of the episode list.
+        fitted: As for `run_episodes`.
 
     Returns:
         ``generated``, ``generated_pseudo`` and, with real places, ``real`` and ``real_pseudo``.
@@ -37,7 +38,7 @@ def development_scores(
     sets = {"generated": generated_episodes(episodes, window, seed)}
     if real:
         sets["real"] = real_episodes(real, episodes, window, seed)
-    return mean_ious(model, sets)
+    return mean_ious(model, sets, fitted)
 
 
 def generated_episodes(episodes: int, window: int, seed: int = 0, shots: int = 1) -> Episodes:
@@ -50,11 +51,11 @@ def real_episodes(real: Sequence[Place], episodes: int, window: int, seed: int =
     return Episodes(_draws(episodes, window, seed, 1.0, shots), real, None, STREAM)
 
 
-def mean_ious(model: ViRefSAM, sets: Mapping[str, EpisodeList]) -> dict[str, float]:
+def mean_ious(model: ViRefSAM, sets: Mapping[str, EpisodeList], fitted: bool = False) -> dict[str, float]:
     """Class-wise accumulated mIoU by set: of full results under its name, of the pseudo-mask as ``NAME_pseudo``."""
     scores = {}
     for name, episodes in sets.items():
-        full, pseudo = np.mean(list(class_ious(model, episodes).values()), axis=0).tolist()
+        full, pseudo = np.mean(list(class_ious(model, episodes, fitted=fitted).values()), axis=0).tolist()
         scores[name] = full
         scores[f"{name}_pseudo"] = pseudo
     return scores

@@ -29,7 +29,7 @@ from .raster_places import RasterPlace, read_raster_places
 from .sources import TEST_CLASSES, FolderPlace, read_places
 from .split import split_places
 from .state import TrainingState
-from .trainer import TrainerConfig, train_adapters
+from .trainer import FITTED_SHARE, TrainerConfig, train_adapters
 from .validation import class_ious
 
 REAL_SHARE = 0.75
@@ -55,7 +55,8 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     Training starts from the adapters named, else from the bundled ones when the bundled compact model is adapted, else
     from nothing. Whole scenes are kept for validation: few-shot episodes in them, whose references come from other
     scenes, are looked at from time to time, and the weights of the best look are written. Training ends early when
-    looks bring no gain. Without scenes to spare the last weights are written.
+    looks bring no gain. Without scenes to spare the last weights are written. The adapters serve the methods 'fitted'
+    and 'virefsam'; validation is by 'fitted', which is what 'auto' uses.
 
     The state of an unfinished run lies beside the output as ``STEM.state``, so that a cancelled run goes on where it
     stopped.
@@ -94,7 +95,8 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     draws = EpisodeConfig(
         steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed
     )
-    trainer = TrainerConfig(warmup=min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps))))
+    warmup = min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps)))
+    trainer = TrainerConfig(warmup=warmup, fitted_share=FITTED_SHARE)
     run = _Run(job, model, state, _validation_episodes(job, data, window), reporter)
     try:
         with _interruptible_backward(model, reporter):
@@ -227,7 +229,7 @@ class _Run:
             check_cancelled(self._reporter)
             self._report(step, f"Validating after step {step}")
 
-        classes = {name: full for name, (full, _) in class_ious(self._model, episodes, check).items()}
+        classes = {name: full for name, (full, _) in class_ious(self._model, episodes, check, fitted=True).items()}
         look = {"step": step, "miou": float(np.mean(list(classes.values()))), "classes": classes}
         self.looks.append(look)
         if self.best_step == step:

@@ -11,12 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
+from ..models.fitted_prior import FittedPrior
+from ..models.pixel_features import pixel_features
 from ..models.prototypes import compute_prototypes
 from ..models.sam import freeze
 from ..models.virefsam import FrozenEncoding, ViRefSAM
 from .episodes import EpisodeConfig, Episodes
 from .losses import binary_cross_entropy, dice, diversity
 from .state import Schedule, TrainingState
+
+FITTED_SHARE = 0.7
+"""Share of the batches with a fitted prior in a training whose weights serve both priors."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class TrainerConfig:
         diversity_weight: gamma in L = BCE + Dice + gamma L_reg (method Eq. 8).
         pseudo_mask_weight: Weight of the same BCE + Dice on the pseudo-mask; 0 as the paper is read.
         train_encoder: Train SAM's image encoder along.
+        fitted_share: Share of the batches whose pseudo-mask is a prior fitted to the references; in the others it is
+            the prototypes' cosine. The weights learn to serve both.
     """
 
     learning_rate: float = 2e-4
@@ -38,6 +45,7 @@ class TrainerConfig:
     diversity_weight: float = 0.2
     pseudo_mask_weight: float = 0.0
     train_encoder: bool = False
+    fitted_share: float = 0.0
 
 
 def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> FrozenEncoding:
@@ -49,7 +57,7 @@ def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> Fr
 
 
 def run_episodes(
-    model: ViRefSAM, batch: dict[str, Any], generator: torch.Generator | None
+    model: ViRefSAM, batch: dict[str, Any], generator: torch.Generator | None, fitted: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Segment the targets of a batch of episodes.
 
@@ -57,6 +65,7 @@ def run_episodes(
         model: The model.
         batch: From `Episodes`, on the model's device.
         generator: Draws the Voronoi seeds; ``None`` for the deterministic ones of evaluation.
+        fitted: Fit the pseudo-mask to the references, instead of taking the prototypes' cosine.
 
     Returns:
         Logits ``(B, S/4, S/4)``, pseudo-mask logits ``(B, S/16, S/16)``, embeddings ``(B, N_q, 256)``.
@@ -66,13 +75,27 @@ def run_episodes(
     features = encode_views(model, references.flatten(0, 1), origin).features
     features = features.view(count, shots, *features.shape[1:])
     prototypes = compute_prototypes(features, batch["reference_masks"], model.config.background_cells, generator)
-    logits, pseudo, embeddings = model(encode_views(model, batch["target"], origin), prototypes, origin)
+    prior = fit_priors(model, batch) if fitted else None
+    logits, pseudo, embeddings = model(encode_views(model, batch["target"], origin), prototypes, origin, prior)
     return logits, pseudo.logits, embeddings
+
+
+@torch.no_grad()
+def fit_priors(model: ViRefSAM, batch: dict[str, Any]) -> Tensor:
+    """Fit a class map to the references of each episode and ask it about the target: ``(B, S/4, S/4)``."""
+    fitter = FittedPrior(model.device)
+    targets = pixel_features(batch["target"].float() / 255)
+    priors = []
+    for references, masks, target in zip(batch["references"], batch["reference_masks"], targets, strict=True):
+        head = fitter.fit(pixel_features(references.float() / 255), masks)
+        priors.append(fitter.logits(target[None], head))
+    return torch.cat(priors)
 
 
 def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, generator: torch.Generator) -> Tensor:
     """L = BCE + Dice + gamma L_reg (method Eq. 8) on logits scaled up to half the view's side."""
-    logits, pseudo, embeddings = run_episodes(model, batch, generator)
+    fitted = float(torch.rand((), generator=generator)) < config.fitted_share
+    logits, pseudo, embeddings = run_episodes(model, batch, generator, fitted)
     target = F.avg_pool2d(batch["mask"].float()[:, None], 2)[:, 0]
     weight = F.avg_pool2d(batch["counted"].float()[:, None], 2)[:, 0]
 

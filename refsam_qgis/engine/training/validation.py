@@ -20,7 +20,7 @@ EpisodeList = Episodes | Sequence[dict[str, Any]]
 
 @torch.inference_mode()
 def class_ious(
-    model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] = lambda: None
+    model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] = lambda: None, fitted: bool = False
 ) -> dict[str, tuple[float, float]]:
     """IoU of each class, intersections and unions summed over all its episodes (method A7).
 
@@ -28,6 +28,7 @@ def class_ious(
         model: The model; left in evaluation mode.
         episodes: What to search.
         check: Called before each episode; may raise to stop.
+        fitted: As for `run_episodes`.
 
     Returns:
         IoU of full results and of the pseudo-mask alone, by class.
@@ -40,7 +41,7 @@ def class_ious(
         batch: dict[str, Any] = {
             key: value.to(device) if isinstance(value, Tensor) else value for key, value in episodes[index].items()
         }
-        logits, pseudo, _ = run_episodes(model, batch, None)
+        logits, pseudo, _ = run_episodes(model, batch, None, fitted)
         counts = np.array([*_counts(logits, batch), *_counts(pseudo, batch)])
         name = batch["classes"][0]
         totals[name] = totals.get(name, np.zeros(4)) + counts

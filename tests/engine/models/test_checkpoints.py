@@ -8,6 +8,7 @@ from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import checkpoints
 from refsam_qgis.engine.models.config import ViRefSAMConfig
+from refsam_qgis.engine.models.fitted import FittedSegmenter, FittedStockSegmenter
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.training_free import TrainingFreeSegmenter
 from refsam_qgis.engine.models.virefsam import ViRefSAM, ViRefSAMSegmenter
@@ -46,9 +47,18 @@ def test_safetensors_are_16_bit_and_load_as_32_bit(folder, sam):
 
 
 def test_auto_picks_what_the_weights_allow(folder):
-    assert isinstance(checkpoints.load_segmenter(options(folder)), TrainingFreeSegmenter)
-    with_adapters = options(folder, adapters=str(folder / "adapters.safetensors"))
-    assert isinstance(checkpoints.load_segmenter(with_adapters), ViRefSAMSegmenter)
+    assert isinstance(checkpoints.load_segmenter(options(folder)), FittedStockSegmenter)
+    adapters = str(folder / "adapters.safetensors")
+    assert isinstance(checkpoints.load_segmenter(options(folder, adapters=adapters)), FittedSegmenter)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("fitted", FittedSegmenter), ("virefsam", ViRefSAMSegmenter), ("training_free", TrainingFreeSegmenter)],
+)
+def test_each_method_has_its_segmenter(folder, method, kind):
+    chosen = options(folder, adapters=str(folder / "adapters.safetensors"), method=method)
+    assert type(checkpoints.load_segmenter(chosen)) is kind
 
 
 def test_loaded_segmenter_finds_something(folder):
@@ -74,6 +84,19 @@ def test_adapters_from_before_the_variants_load_as_the_full_model(folder, sam, t
     path = tmp_path / "old.safetensors"
     checkpoints.save_weights(ViRefSAM(sam).trainable_state(), path, {"config": json.dumps(old)})
     assert checkpoints.load_adapters(sam, path).config == ViRefSAMConfig(background_cells=4)
+
+
+def test_adapters_from_before_the_blend_load_with_its_start(sam, tmp_path):
+    model = ViRefSAM(sam)
+    start = {name: value.clone() for name, value in model.blend.state_dict().items()}
+    with torch.no_grad():
+        model.blend.gain.fill_(7)
+    old = {name: value for name, value in model.trainable_state().items() if not name.startswith("blend.")}
+    path = tmp_path / "old.safetensors"
+    checkpoints.save_weights(old, path, checkpoints.adapters_metadata(model.config))
+    assert checkpoints.load_adapters(sam, path).blend.state_dict() == start
+    checkpoints.save_weights(model.trainable_state(), path, checkpoints.adapters_metadata(model.config))
+    assert float(checkpoints.load_adapters(sam, path).blend.gain) == 7
 
 
 @pytest.mark.parametrize(
@@ -150,7 +173,7 @@ def test_missing_weights_say_where_to_get_them():
 
 
 def test_virefsam_without_adapters_is_explained(folder):
-    with pytest.raises(RefSAMError, match="training_free"):
+    with pytest.raises(RefSAMError, match="or the method 'fitted'"):
         checkpoints.load_segmenter(options(folder, method="virefsam"))
 
 
@@ -169,7 +192,7 @@ def test_absent_device_is_explained(folder):
 def test_bundled_weights_load_and_fit_the_download_limit():
     files = [COMPACT_SAM, COMPACT_ADAPTERS]
     assert sum(path.stat().st_size for path in files) <= 15_000_000
-    assert isinstance(checkpoints.load_segmenter(ModelOptions(device="cpu")), ViRefSAMSegmenter)
+    assert isinstance(checkpoints.load_segmenter(ModelOptions(device="cpu")), FittedSegmenter)
 
 
 def test_build_sam_is_in_evaluation_mode():

@@ -71,7 +71,8 @@ def test_the_prior_stands_where_sam_finds_no_supported_mask(sam, monkeypatch):
     monkeypatch.setattr(training_free, "decode", lambda *arguments: (nothing, torch.zeros(1, 1)))
     prior = torch.full((64, 64), -2.0)
     prior[20:30, 20:30] = 3.0
-    found = segmenter._decode_components(torch.zeros(1, 256, 64, 64), prior) > 0
+    fine = prior.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    found = segmenter.draw(torch.zeros(1, 256, 64, 64), prior[None], fine[None])[0] > 0
     assert found[84:116, 84:116].all()
     assert not found[130:].any()
 

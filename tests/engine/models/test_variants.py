@@ -249,12 +249,27 @@ def test_a_prior_prompts_at_full_resolution(make, pixels):
     sparse, _ = geometric_prompts(model.sam, pseudo.logits, 4, 2)
     dense = model.sam.prompt_encoder.mask_downscaling(prior[:, None])
     expected, _ = decode(model.sam, encoding.features, model.dense_position((8, 8), (0, 0)), sparse, dense)
-    torch.testing.assert_close(ours, expected[:, 0])
+    # Untrained, the blend is the mean.
+    torch.testing.assert_close(ours, (expected[:, 0] + prior) / 2)
     # Another map of the same cell averages is another prompt.
     turned = prior.view(2, 8, 4, 8, 4).flip(2, 4).reshape(2, 32, 32)
     other, same, _ = model(encoding, pooled(encoding.features), prior=turned)
     torch.testing.assert_close(same.logits, pseudo.logits, atol=1e-5, rtol=1e-4)
-    assert (other - ours).abs().max() > 1e-3
+    assert (2 * (other - ours) - (turned - prior)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_prior_is_calibrated_before_it_prompts(make, pixels):
+    model = make(ViRefSAMConfig())
+    encoding = model.encode(pixels)
+    prototypes, prior = pooled(encoding.features), make_prior()
+    ours, pseudo, embeddings = model(encoding, prototypes, prior=2.5 * prior - 1)
+    torch.nn.init.constant_(model.blend.gain, 2.5)
+    torch.nn.init.constant_(model.blend.offset, -1.0)
+    calibrated = model(encoding, prototypes, prior=prior)
+    torch.testing.assert_close(calibrated[1].logits, pseudo.logits)
+    torch.testing.assert_close(calibrated[2], embeddings)
+    torch.testing.assert_close(calibrated[0], ours)
 
 
 @torch.no_grad()

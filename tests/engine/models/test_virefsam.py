@@ -171,10 +171,10 @@ def test_empty_pseudo_mask_gives_no_points_and_finite_output(trained):
     assert torch.isfinite(logits).all()
 
 
-def test_only_prompt_encoder_and_adapters_learn(model):
+def test_only_prompt_encoder_adapters_and_blend_learn(model):
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learning
-    assert all(name.startswith(("vcp.", "dta.")) for name in learning)
+    assert all(name.startswith(("vcp.", "dta.", "blend.")) for name in learning)
     assert set(model.trainable_state()) == learning
 
 

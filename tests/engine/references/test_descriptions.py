@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from refsam_qgis.engine.job import ModelOptions
+from refsam_qgis.engine.models import weight_files
+from refsam_qgis.engine.models.fit_rules import FitRules
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.segmenter import FOREGROUND, Shots
 from refsam_qgis.engine.references import descriptions
@@ -87,6 +90,14 @@ def test_whatever_matters_is_described_anew(options, tmp_path, monkeypatch):
     monkeypatch.setattr(PortableSegmenter, "device", torch.device("meta"))
     describe(model, options, shots())
     assert model.asked == 7
+    describe(model, replace(options, method="training_free"), shots())
+    assert model.asked == 8
+    rules = FitRules(ridge=1.0)
+    monkeypatch.setattr(weight_files, "FitRules", lambda: rules)
+    describe(model, replace(options, method="training_free"), shots())
+    assert model.asked == 8  # nothing is fitted there
+    describe(model, options, shots())
+    assert model.asked == 9
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 500, None], ids=["empty", "foreign", "flipped"])

@@ -1,6 +1,7 @@
 """The `train` job on the user's own raster, with views small enough for a test."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import ModelOptions, TrainJob
 from refsam_qgis.engine.models.checkpoints import adapters_metadata, load_segmenter, save_weights
+from refsam_qgis.engine.models.fitted import FittedSegmenter
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.training import train
@@ -104,7 +106,8 @@ def scripted(monkeypatch, scores):
     """Let validation say these scores; keeps the weights at each look."""
     seen = []
 
-    def say(model, episodes, check):
+    def say(model, episodes, check, fitted):
+        assert fitted  # validated by the method that 'auto' uses
         check()
         seen.append({name: value.clone() for name, value in model.trainable_state().items()})
         return {"roof": (scores[len(seen) - 1], 0.0)}
@@ -139,6 +142,16 @@ def test_without_validation_the_last_weights_are_written(make_job, weights):
     result = run(job)
     assert result["best_step"] is None and result["scenes"]["validation"] == []
     assert not same_weights(job.output, load_file(weights / "start.safetensors"))
+
+
+def test_adapters_for_a_sam_that_has_none(make_job):
+    job = make_job(steps=1, validation=0.0)
+    job = replace(job, model=replace(job.model, adapters=None))
+    assert run(job)["steps"] == 1
+    adapters = replace(job.model, adapters=job.output)
+    assert isinstance(load_segmenter(adapters), FittedSegmenter)
+    trained = load_file(job.output)
+    assert trained.keys() > {"blend.gain", "blend.offset"}
 
 
 class CancelAt(Recorder):

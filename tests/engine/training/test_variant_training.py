@@ -54,10 +54,17 @@ def train(model, path, config, on_step=lambda step, loss: None):
 )
 def test_every_weight_of_a_variant_learns_and_sam_does_not(batch, config):
     model = fresh(config).train()
-    episode_loss(model, batch, TrainerConfig(), generator()).backward()
+    episode_loss(model, batch, TrainerConfig(fitted_share=1.0), generator()).backward()
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert learning == set(model.trainable_state())
     assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learning
+
+
+def test_without_a_fitted_prior_only_the_blend_learns_nothing(batch):
+    model = fresh().train()
+    episode_loss(model, batch, TrainerConfig(), generator()).backward()
+    idle = {name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
+    assert idle == {f"blend.{name}" for name, _ in model.blend.named_parameters()}
 
 
 @pytest.mark.parametrize(

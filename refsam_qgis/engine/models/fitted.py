@@ -1,0 +1,136 @@
+"""SAM guided by a class map that is fitted to the references at run time: through ViRefSAM, or without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .fitted_prior import FittedHead, FittedPrior
+from .pixel_features import pixel_features
+from .prototypes import Prototypes
+from .pseudo_mask import MASK_SCALE
+from .sam import normalise
+from .segmenter import Shots
+from .training_free import TrainingFreeSegmenter
+from .virefsam import FrozenEncoding, ViRefSAM, ViRefSAMSegmenter
+
+
+@dataclass(frozen=True)
+class DetailedEncoding:
+    """What does not depend on the class.
+
+    Attributes:
+        frozen: Of SAM's encoder.
+        details: ``(B, FEATURES, S/4, S/4)`` pixel features.
+    """
+
+    frozen: FrozenEncoding
+    details: Tensor
+
+
+@dataclass(frozen=True)
+class FittedReference:
+    """Prototypes of one class, and the head that was fitted to its references."""
+
+    prototypes: Prototypes
+    head: FittedHead
+
+
+class FittedSegmenter:
+    """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3."""
+
+    def __init__(self, model: ViRefSAM) -> None:
+        self.model = model.eval()
+        self._plain = ViRefSAMSegmenter(model)
+        self._prior = FittedPrior(model.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.device
+
+    @torch.inference_mode()
+    def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
+        """Pool prototypes from the chips of one class and fit the prior to their pixels."""
+        encodings = encodings or [
+            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
+        ]
+        prototypes = self._plain.describe(shots, [encoding.frozen for encoding in encodings])
+        details = torch.cat([encoding.details for encoding in encodings])
+        return FittedReference(prototypes, self._prior.fit(details, shots.masks))
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
+        """Encode target tiles ``(B, 3, T, T)`` without adapters, and compute their pixel features."""
+        frozen = self._plain.encode(images, valid)
+        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self.model.sam)))
+
+    @torch.inference_mode()
+    def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
+        """Logits ``(B, 4h, 4w)`` of one class."""
+        prior = self._prior.logits(encoding.details, reference.head)
+        prototypes = reference.prototypes.expand(len(prior))
+        logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
+        return logits.float().cpu()
+
+    def dump_reference(self, reference: FittedReference) -> dict[str, Tensor]:
+        """Return prototypes and head as tensors to store."""
+        return {**reference.prototypes.dump(), **reference.head.dump()}
+
+    def restore_reference(self, tensors: dict[str, Tensor]) -> FittedReference:
+        """Return stored prototypes and head."""
+        return FittedReference(Prototypes.restore(tensors, self.device), FittedHead.restore(tensors, self.device))
+
+
+class FittedStockSegmenter:
+    """`ReferenceSegmenter` for a SAM without adapters: its decoder draws the parts of the fitted map."""
+
+    def __init__(self, sam: Any) -> None:
+        self._free = TrainingFreeSegmenter(sam)
+        self._prior = FittedPrior(self._free.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._free.device
+
+    @torch.inference_mode()
+    def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedHead:
+        """Fit the map to the chips of one class; SAM is not needed for that."""
+        details = [encoding.details for encoding in encodings] or [
+            pixel_features(_colours(normalise(image[None], valid[None], self._free.sam), self._free.sam))
+            for image, valid in zip(shots.images.to(self.device), shots.valid.to(self.device), strict=True)
+        ]
+        return self._prior.fit(torch.cat(details), shots.masks)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
+        """Encode target tiles ``(B, 3, T, T)``, and compute their pixel features."""
+        frozen = self._free.encode(images, valid)
+        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._free.sam)))
+
+    @torch.inference_mode()
+    def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
+        """Logits ``(B, 4h, 4w)`` of one class."""
+        fine = self._prior.logits(encoding.details, reference)
+        coarse = F.avg_pool2d(fine[:, None], MASK_SCALE)[:, 0]
+        return self._free.draw(encoding.frozen.features, coarse, fine).float().cpu()
+
+    def dump_reference(self, reference: FittedHead) -> dict[str, Tensor]:
+        """Return the head as tensors to store."""
+        return reference.dump()
+
+    def restore_reference(self, tensors: dict[str, Tensor]) -> FittedHead:
+        """Return a stored head."""
+        return FittedHead.restore(tensors, self.device)
+
+
+def _colours(pixels: Tensor, sam: Any) -> Tensor:
+    """Undo the normalisation of SAM's input: ``(B, 3, S, S)`` in 0..1."""
+    colours: Tensor = (pixels * sam.pixel_std + sam.pixel_mean) / 255
+    return colours

@@ -1,0 +1,130 @@
+"""Training with a prior that is fitted to the references of each episode."""
+
+import pytest
+import torch
+
+from refsam_qgis.engine.models.fitted_prior import FittedPrior
+from refsam_qgis.engine.models.pixel_features import pixel_features
+from refsam_qgis.engine.models.sam import build_sam
+from refsam_qgis.engine.models.segmenter import IGNORE, UNMARKED
+from refsam_qgis.engine.models.virefsam import ViRefSAM
+from refsam_qgis.engine.training import trainer, validation
+from refsam_qgis.engine.training.development import mean_ious
+from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
+from refsam_qgis.engine.training.state import TrainingState
+from refsam_qgis.engine.training.trainer import (
+    FITTED_SHARE,
+    TrainerConfig,
+    episode_loss,
+    fit_priors,
+    run_episodes,
+    train_adapters,
+)
+from refsam_qgis.engine.training.validation import class_ious
+
+DRAWS = EpisodeConfig(steps=2, batch=2, window=128, shots=(2,), seed=3)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return Episodes(DRAWS, ())[0]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return ViRefSAM(build_sam("compact")).eval()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def test_each_target_is_asked_of_its_own_references(model, batch):
+    priors = fit_priors(model, batch)
+    assert priors.shape == (2, 32, 32) and not priors.requires_grad
+    for i in range(2):
+        fitter = FittedPrior(model.device)
+        head = fitter.fit(pixel_features(batch["references"][i] / 255), batch["reference_masks"][i])
+        expected = fitter.logits(pixel_features(batch["target"][i : i + 1] / 255), head)[0]
+        torch.testing.assert_close(priors[i], expected, atol=1e-3, rtol=1e-3)
+    turned = {key: value.flip(0) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    torch.testing.assert_close(fit_priors(model, turned), priors.flip(0), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_the_references_answer_for_themselves(model, batch):
+    asked = {**batch, "target": batch["references"][:, 0]}
+    found = fit_priors(model, asked) > 0
+    masks = batch["reference_masks"][:, 0]
+    counted = (masks != IGNORE) & (masks != UNMARKED)
+    right = (found.repeat_interleave(4, 1).repeat_interleave(4, 2) == masks.bool()) & counted
+    assert right.sum() / counted.sum() > 0.9
+
+
+@torch.no_grad()
+def test_a_fitted_prior_takes_the_place_of_the_cosine(model, batch):
+    cosine, fitted = (run_episodes(model, batch, None, fitted) for fitted in (False, True))
+    assert [value.shape for value in cosine] == [value.shape for value in fitted]
+    assert (cosine[0] - fitted[0]).abs().max() > 0.1
+    pooled = torch.nn.functional.avg_pool2d(fit_priors(model, batch)[:, None], 4)[:, 0]
+    torch.testing.assert_close(fitted[1], pooled, atol=1e-4, rtol=1e-4)
+    # The blend has no say over the cosine's results.
+    for weight in model.blend.parameters():
+        weight.fill_(9)
+    again, other = (run_episodes(model, batch, None, fitted) for fitted in (False, True))
+    assert torch.equal(again[0], cosine[0]) and torch.equal(again[1], cosine[1])
+    torch.testing.assert_close(other[1], 9 * pooled + 9, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("share", "learns"), [(1.0, True), (0.0, False)])
+def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prior(tmp_path, model, share, learns):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = TrainerConfig(warmup=1, fitted_share=share)
+    losses = []
+    train_adapters(
+        model, Episodes(DRAWS, ()), DRAWS, config, TrainingState(tmp_path / "s.state"),
+        lambda step, loss: losses.append(loss), workers=0,
+    )  # fmt: skip
+    assert len(losses) == 2 and all(torch.isfinite(torch.tensor(losses)))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith("sam.") for name in changed)
+    assert any(name.startswith("vcp.") for name in changed) and any(name.startswith("dta.") for name in changed)
+    blend = {f"blend.{name}" for name, _ in model.blend.named_parameters()}
+    assert changed & blend == (blend if learns else set())
+
+
+@pytest.mark.parametrize("share", [0.0, FITTED_SHARE, 1.0])
+def test_the_share_of_batches_is_as_configured(model, batch, share, monkeypatch):
+    asked = []
+
+    def note(model, batch, generator, fitted):
+        asked.append(fitted)
+        return torch.zeros(2, 32, 32), torch.zeros(2, 8, 8), torch.zeros(2, 0, 256)
+
+    monkeypatch.setattr(trainer, "run_episodes", note)
+    for seed in range(300):
+        episode_loss(model, batch, TrainerConfig(fitted_share=share), generator(seed))
+    assert sum(asked) / len(asked) == pytest.approx(share, abs=0.08 if 0 < share < 1 else 0)
+    first = list(asked)
+    for seed in range(300):
+        episode_loss(model, batch, TrainerConfig(fitted_share=share), generator(seed))
+    assert asked == 2 * first
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_validation_measures_the_method_that_it_is_asked_for(model, batch, fitted, monkeypatch):
+    """A perfect answer of the method, a wrong one of the other."""
+    single = {key: value[:1] for key, value in batch.items() if key != "origin"} | {"origin": (0, 0)}
+    truth = torch.nn.functional.avg_pool2d(single["mask"].float()[:, None], 4)[:, 0] - 0.5
+
+    def say(model, batch, generator, by_fit):
+        logits = truth if by_fit == fitted else -truth
+        return logits, logits, None
+
+    monkeypatch.setattr(validation, "run_episodes", say)
+    ((full, pseudo),) = class_ious(model, [single], fitted=fitted).values()
+    assert full == pseudo > 0.9
+    assert mean_ious(model, {"set": [single]}, fitted) == {"set": full, "set_pseudo": pseudo}
+    assert mean_ious(model, {"set": [single]}, not fitted)["set"] < 0.1
