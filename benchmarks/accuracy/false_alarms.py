@@ -18,7 +18,7 @@ from typing import Any
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.false_alarms import QUIET, FalseAlarms, draw_empty_episodes
 from refsam_qgis.engine.evaluation.measure import evaluate_method
-from refsam_qgis.engine.evaluation.methods import build_segmenter, network_options
+from refsam_qgis.engine.evaluation.methods import build_segmenter, least_probability, network_options
 from refsam_qgis.engine.job import PROTOCOL_METHODS
 from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.weight_files import describe_model
@@ -96,7 +96,7 @@ def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, meth
         return
     references, targets = data.scan(search.references), data.scan(search.targets)
     dataset, episodes = draw_empty_episodes(references, targets, arguments.targets, arguments.seed, search.absent)
-    alarms = FalseAlarms()
+    alarms = FalseAlarms(least_probability(method))
 
     def count(_: object, logits: Any, label: Any) -> None:
         alarms.add(logits, label)

@@ -22,7 +22,7 @@ from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.calibration import Reliability
 from refsam_qgis.engine.evaluation.episodes import draw_seeds
 from refsam_qgis.engine.evaluation.measure import evaluate_method
-from refsam_qgis.engine.evaluation.methods import build_segmenter, network_options
+from refsam_qgis.engine.evaluation.methods import build_segmenter, least_probability, network_options
 from refsam_qgis.engine.evaluation.protocol_record import FoldEpisodes, method_record
 from refsam_qgis.engine.evaluation.search import Encodings
 from refsam_qgis.engine.image_folder import CROP, MIN_PIXELS
@@ -140,7 +140,8 @@ def _run(
         reliability.add(logits, label)
 
     segmenter = encodings.segmenter
-    results = [evaluate_method(segmenter, folder, run.episodes, support, count, encodings) for run in lists]
+    least = least_probability(part.method)
+    results = [evaluate_method(segmenter, folder, run.episodes, support, count, encodings, least) for run in lists]
     return {
         **method_record(lists, results, folder.names, segmenter.device),
         "ece": round(reliability.ece, 4),

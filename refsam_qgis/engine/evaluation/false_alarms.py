@@ -14,6 +14,7 @@ from ..image_folder import Sample
 from ..models.segmenter import BACKGROUND, FOREGROUND
 from .datasets import Dataset
 from .episodes import Episode
+from .measure import log_odds
 
 QUIET = 0.01
 """A target counts as quiet when a smaller share of its pixels than this is marked."""
@@ -24,16 +25,18 @@ class FalseAlarms:
     """What was marked on targets that hold none of the class sought.
 
     Attributes:
+        threshold: Probability from which a pixel is marked, between 0 and 1.
         shares: Share of the labelled pixels of each target that were marked, 0..1, in the order added.
     """
 
+    threshold: float = 0.5
     shares: list[float] = field(default_factory=list)
 
     def add(self, logits: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
         """Count one target.
 
         Args:
-            logits: ``(H, W)`` logits; a pixel is marked where they exceed 0.
+            logits: ``(H, W)`` logits; a pixel is marked where its probability exceeds the threshold.
             label: ``(H, W)`` of `BACKGROUND`; pixels of any other value are not counted.
 
         Raises:
@@ -41,7 +44,7 @@ class FalseAlarms:
         """
         if (label == FOREGROUND).any() or not (label == BACKGROUND).any():
             raise ValueError("the target must be labelled and hold none of the class")
-        self.shares.append(float((logits[label == BACKGROUND] > 0).mean()))
+        self.shares.append(float((logits[label == BACKGROUND] > log_odds(self.threshold)).mean()))
 
     @property
     def mean_share(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class MethodResult:
     seconds_per_image: float
 
 
+def log_odds(probability: float) -> float:
+    """Logit of a probability between 0 and 1."""
+    return math.log(probability / (1 - probability))
+
+
 def evaluate_method(
     segmenter: ReferenceSegmenter,
     dataset: Dataset,
@@ -41,6 +47,7 @@ def evaluate_method(
     support: str,
     on_episode: OnEpisode | None = None,
     encodings: Encodings | None = None,
+    threshold: float = 0.5,
 ) -> MethodResult:
     """Run a list of episodes through one method.
 
@@ -51,14 +58,16 @@ def evaluate_method(
         support: How the references are marked, one of `job.SUPPORTS`.
         on_episode: Called after each episode with it, its logits ``(H, W)`` float32 and its label ``(H, W)`` uint8.
         encodings: Of this segmenter and data set, to be shared by several lists; ``None`` makes them anew.
+        threshold: Probability from which a pixel is marked, between 0 and 1.
     """
     encodings = encodings or Encodings(segmenter, dataset)
     metrics = FewShotMetrics()
+    least = log_odds(threshold)
     searched = []
     describing = searching = 0.0
     for episode, found in search_all(encodings, episodes, support):
         label = dataset.read_label(dataset.samples[episode.query], episode.class_id)
-        metrics.add(episode.class_id, found.logits, label)
+        metrics.add(episode.class_id, found.logits - least, label)
         searched.append(episode)
         describing += found.describing_seconds
         searching += found.searching_seconds

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import RefSAMError
-from ..job import ModelOptions
+from ..job import THRESHOLD, ModelOptions
 from ..models.promptable import load_promptable, stock_options
 from ..models.segmenter import ReferenceSegmenter
 from .baselines.static_prompts import StaticPromptsSegmenter
@@ -15,6 +15,7 @@ from .baselines.stitched import DESIGNS, StitchedSegmenter
 Loader = Callable[[ModelOptions], ReferenceSegmenter]
 """Builds a RefSAM segmenter, weights and all."""
 
+REFSAM_METHODS = ("virefsam", "fitted", "training_free")
 PIXEL_METHODS = ("random_forest", "colour_prototype")
 """Methods that need scikit-learn and no network."""
 STATIC_PROMPTS = "static_prompts"
@@ -29,6 +30,11 @@ def network_options(method: str, model: ModelOptions) -> ModelOptions | None:
     if method == STATIC_PROMPTS or method in STITCHED:
         return stock_options(model)
     return replace(model, method=method)
+
+
+def least_probability(method: str) -> float:
+    """Probability from which a method marks a pixel: RefSAM's as they ship, the baselines at the majority."""
+    return THRESHOLD if method in REFSAM_METHODS else 0.5
 
 
 def build_segmenter(method: str, model: ModelOptions, seed: int, load: Loader) -> ReferenceSegmenter:

@@ -15,7 +15,8 @@ from ..lettering import fitted, lettering
 from ..models.segmenter import FOREGROUND, IGNORE
 from .datasets import Dataset
 from .episodes import Episode
-from .measure import MethodResult
+from .measure import MethodResult, log_odds
+from .methods import least_probability
 from .metrics import Overlap
 from .search import Encodings, read_shots, search_all
 
@@ -59,9 +60,10 @@ def picture_rows(method: str, encodings: Encodings, results: Sequence[MethodResu
         support: How the references are marked.
     """
     chosen = choose_episodes(results)
+    least = log_odds(least_probability(method))
     found = dict(search_all(encodings, list(chosen.values()), support))
     return [
-        _draw_row(f"{method}: {word}", encodings.dataset, episode, support, found[episode].logits)
+        _draw_row(f"{method}: {word}", encodings.dataset, episode, support, found[episode].logits - least)
         for word, episode in chosen.items()
     ]
 

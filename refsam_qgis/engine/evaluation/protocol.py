@@ -15,7 +15,7 @@ from ..rasters.outputs import OutputFiles, disk_errors
 from .datasets import Benchmark, Dataset, find_benchmark
 from .episodes import draw_episodes, draw_seeds
 from .measure import evaluate_method
-from .methods import Loader, build_segmenter
+from .methods import Loader, build_segmenter, least_probability
 from .pictures import draw_pictures, picture_rows
 from .protocol_record import FoldEpisodes, method_record, protocol_record, protocol_table, write_table
 from .search import Encodings
@@ -50,7 +50,9 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
             encodings = Encodings(build_segmenter(method, job.model, job.seed, load), dataset)
             segmenter = encodings.segmenter
             results = [
-                evaluate_method(segmenter, dataset, part.episodes, job.support, progress.step, encodings)
+                evaluate_method(
+                    segmenter, dataset, part.episodes, job.support, progress.step, encodings, least_probability(method)
+                )
                 for part in lists
             ]
             methods[method] = method_record(lists, results, dataset.names, segmenter.device)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PriorBlend(nn.Module):
-    """Five numbers, learnt by episodes: what the fitted values mean as logits, and how far to trust SAM's decoder.
+    """What the fitted values mean as logits, and how far to trust SAM's decoder; learnt, and calibrated at last.
 
     The decoder draws sharp objects where it knows their kind; the fitted map holds on to what the references say. Their
     weighted sum is the answer.
@@ -24,6 +24,13 @@ class PriorBlend(nn.Module):
     def calibrate(self, fitted: Tensor) -> Tensor:
         """Turn fitted values of any shape into logits."""
         return self.gain * fitted + self.offset
+
+    @torch.no_grad()
+    def set(self, decoded: float, prior: float, shift: float) -> None:
+        """Set what decoder and prior weigh, and what is added."""
+        self.decoded_weight.fill_(decoded)
+        self.prior_weight.fill_(prior)
+        self.shift.fill_(shift)
 
     def forward(self, decoded: Tensor, prior: Tensor) -> Tensor:
         """Join the decoder's logits and the calibrated prior's, both ``(B, 4h, 4w)``."""

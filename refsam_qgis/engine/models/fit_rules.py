@@ -17,6 +17,10 @@ class FitRules:
         pixels: Most pixels of class, and of background, that the fit looks at; references share them equally.
         rounds: Fits; after each, doubtful background that looks like the class is left out of the next.
         seed: Of the waves and of the choice of pixels.
+        limit: Standard deviations from the references' mean beyond which a feature says no more.
+        gain: From the regression's values, mostly within -1..1, to logits.
+        least_share: A feature belongs to a mark that covers at least this share of it, or half as much as it covers of
+            its best covered feature.
     """
 
     waves: int = 400
@@ -26,3 +30,6 @@ class FitRules:
     pixels: int = 5000
     rounds: int = 2
     seed: int = 0
+    limit: float = 4.0
+    gain: float = 3.0
+    least_share: float = 0.3

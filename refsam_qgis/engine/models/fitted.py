@@ -118,7 +118,7 @@ class FittedStockSegmenter:
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
         fine = self._prior.logits(encoding.details, reference)
-        coarse = F.avg_pool2d(fine[:, None], MASK_SCALE)[:, 0]
+        coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._free.draw(encoding.frozen.features, coarse, fine).float().cpu()
 
     def dump_reference(self, reference: FittedHead) -> dict[str, Tensor]:

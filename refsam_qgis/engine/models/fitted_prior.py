@@ -17,13 +17,6 @@ from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
-LIMIT = 4.0
-"""Standard deviations from the reference's mean beyond which a feature says no more."""
-GAIN = 3.0
-"""From the regression's values, mostly within -1..1, to logits."""
-LEAST_SHARE = 0.3
-"""A feature belongs to a mark that covers this share of it; in tiny marks, half the share of the best covered."""
-
 
 @dataclass(frozen=True)
 class FittedHead:
@@ -93,8 +86,8 @@ class FittedPrior:
         deviation = deviation + 1e-3 * mean.abs() + 1e-6
         generator = torch.Generator().manual_seed(self.rules.seed)
         rest = outside + doubtful
-        chosen_inside = _choose(inside, self.rules.pixels, generator)
-        chosen_rest = _choose(rest, self.rules.pixels, generator)
+        chosen_inside = _choose(inside, self.rules.pixels, self.rules.least_share, generator)
+        chosen_rest = _choose(rest, self.rules.pixels, self.rules.least_share, generator)
         chosen = chosen_inside | chosen_rest
         waves = self._waves((flat[chosen] - mean) / deviation)
         of_class, of_rest = (inside * chosen_inside)[chosen], (rest * chosen_rest)[chosen]
@@ -109,11 +102,11 @@ class FittedPrior:
     def logits(self, features: Tensor, head: FittedHead) -> Tensor:
         """Class map ``(B, h, w)`` of features ``(B, FEATURES, h, w)``; above 0 where the class seems to be."""
         standard = (features.permute(0, 2, 3, 1) - head.mean) / head.deviation
-        return GAIN * (self._waves(standard) @ head.weights)
+        return self.rules.gain * (self._waves(standard) @ head.weights)
 
     def _waves(self, standard: Tensor) -> Tensor:
         """Random Fourier features, the features themselves and a one: ``(..., FEATURES)`` -> ``(..., M)``."""
-        standard = standard.clamp(-LIMIT, LIMIT)
+        standard = standard.clamp(-self.rules.limit, self.rules.limit)
         waves = torch.cos(standard @ self._frequencies + self._phases) * (2 / self.rules.waves) ** 0.5
         return torch.cat([waves, self.rules.linear * standard, torch.ones_like(standard[..., :1])], dim=-1)
 
@@ -136,12 +129,12 @@ def _shares(chosen: Tensor, features: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(shrunk, size).flatten(1)
 
 
-def _choose(share: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def _choose(share: Tensor, most: int, least_share: float, generator: torch.Generator) -> Tensor:
     """Which features ``(K, n)`` stand for a mark: those well covered, at most so many, equally many a reference."""
     chosen = torch.zeros_like(share, dtype=torch.bool)
     quota = -(-most // share.shape[0])
     for row, shares in zip(chosen, share, strict=True):
-        least = min(LEAST_SHARE, float(shares.max()) / 2)
+        least = min(least_share, float(shares.max()) / 2)
         if least > 0:
             places = torch.nonzero(shares >= least)[:, 0]
             row[places[torch.randperm(len(places), generator=generator)[:quota].to(places.device)]] = True

@@ -116,8 +116,10 @@ class TrainingFreeSegmenter:
 
     def _decode_components(self, features: Tensor, prior: Tensor, enlarged: Tensor) -> Tensor:
         """Masks of the prior's parts, joined: ``(4h, 4w)`` logits."""
-        joined = enlarged.clamp_max(0.0) - 1.0
         components = connected_components(prior > 0, self.config.max_components)
+        prompted = components.any(0).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        # What is too small to be prompted stays as the prior has it.
+        joined = torch.where(prompted, enlarged.clamp_max(0.0) - 1.0, enlarged)
         for start in range(0, len(components), self.config.decode_batch):
             chosen = components[start : start + self.config.decode_batch]
             sparse, dense = self._prompts(prior, chosen)

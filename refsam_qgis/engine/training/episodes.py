@@ -40,6 +40,7 @@ class EpisodeConfig:
         without_focus_share: Share of targets drawn without regard to the class; many hold none of it.
         partial_share: Share of references of which only some objects are marked.
         scribble_share: Share of references that are scribbled on.
+        recolour: Share of the usual change of colour, by which reference and target come to differ.
         seed: Seed of every random draw.
     """
 
@@ -52,6 +53,7 @@ class EpisodeConfig:
     without_focus_share: float = 0.15
     partial_share: float = 0.15
     scribble_share: float = 0.2
+    recolour: float = 1.0
     seed: int = 0
 
 
@@ -112,7 +114,7 @@ class Episodes(Dataset[dict[str, Any]]):
                 "input", f"Objects of class '{wanted}' are too small or too hidden to learn from; leave the class out."
             )
         focus = None if rng.random() < config.without_focus_share else wanted
-        target = augment(place.draw(rng, native, focus), rng, config.window)
+        target = augment(place.draw(rng, native, focus), rng, config.window, config.recolour)
         return {
             "references": np.stack([image for image, _ in found]),
             "reference_masks": np.stack([mask for _, mask in found]),
@@ -151,7 +153,7 @@ class Episodes(Dataset[dict[str, Any]]):
         """An annotated view of a class, or ``None`` when the draw holds too little of it."""
         # References are seldom taken at exactly the target's scale.
         side = round(native * 2.0 ** rng.uniform(-0.3, 0.3))
-        view = augment(place.draw(rng, max(side, 64), wanted), rng, self._config.window)
+        view = augment(place.draw(rng, max(side, 64), wanted), rng, self._config.window, self._config.recolour)
         target = view.classes == place.class_id(wanted)
         if target.mean() < LEAST_SHARE:
             return None

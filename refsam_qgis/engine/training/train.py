@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,6 +23,7 @@ from ..models.weight_files import adapters_path, checkpoint_path, digest
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..report import Clock, write_report
 from ..runner import Loader
+from .calibrate import calibrate
 from .curve import draw_curve
 from .episodes import EpisodeConfig, Episodes
 from .raster_places import RasterPlace, read_raster_places
@@ -42,6 +43,8 @@ EPISODES_PER_CLASS, FEWEST_EPISODES, MOST_EPISODES = 8, 16, 48
 """Episodes of a validation."""
 WARMUP = 0.1
 """Part of a short run that is warm-up."""
+CALIBRATION, CALIBRATION_STREAM = 24, 5
+"""Episodes that the probabilities are calibrated on at last, and their draws."""
 STREAM = 4
 """Draws of the validation episodes are apart from those of training and development."""
 SUFFIXES = {"adapters": (".safetensors",), "card": (".json",), "curve": (".png",)}
@@ -107,6 +110,10 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     except _NoGain:
         reporter.log(f"Validation has not become better since step {run.best_step}; training ends at {state.step}.")
     result = run.result(paths, data, device)
+    reporter.progress(1.0, "Calibrating the probabilities")
+    model.load_state_dict(run.best_weights(), strict=False)
+    calibrate(model, Episodes(replace(draws, steps=CALIBRATION, batch=1), data.training, stream=CALIBRATION_STREAM),
+              lambda: check_cancelled(reporter))  # fmt: skip
     with outputs:
         _write_weights(outputs, model, run)
         further = {"data": _describe(job, data, window), "validation": run.looks}
@@ -327,7 +334,7 @@ def _interruptible_backward(model: ViRefSAM, reporter: Reporter) -> Iterator[Non
 def _write_weights(outputs: OutputFiles, model: ViRefSAM, run: _Run) -> None:
     adapters = str(outputs["adapters"])
     with disk_errors(adapters):
-        save_weights(run.best_weights(), Path(adapters), adapters_metadata(model.config))
+        save_weights(model.trainable_state(), Path(adapters), adapters_metadata(model.config))
     if (path := outputs["curve"]) is not None:
         with disk_errors(path):
             looks = [(look["step"], look["miou"]) for look in run.looks]

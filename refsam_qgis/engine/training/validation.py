@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..job import THRESHOLD
 from ..models.virefsam import ViRefSAM
 from .episodes import Episodes
 from .trainer import run_episodes
@@ -28,7 +30,7 @@ def class_ious(
         model: The model; left in evaluation mode.
         episodes: What to search.
         check: Called before each episode; may raise to stop.
-        fitted: As for `run_episodes`.
+        fitted: As for `run_episodes`; results are then cut where the product cuts them.
 
     Returns:
         IoU of full results and of the pseudo-mask alone, by class.
@@ -42,7 +44,8 @@ def class_ious(
             key: value.to(device) if isinstance(value, Tensor) else value for key, value in episodes[index].items()
         }
         logits, pseudo, _ = run_episodes(model, batch, None, fitted)
-        counts = np.array([*_counts(logits, batch), *_counts(pseudo, batch)])
+        least = math.log(THRESHOLD / (1 - THRESHOLD)) if fitted else 0.0
+        counts = np.array([*_counts(logits - least, batch), *_counts(pseudo, batch)])
         name = batch["classes"][0]
         totals[name] = totals.get(name, np.zeros(4)) + counts
     return {

@@ -30,10 +30,16 @@ class LabelledImage:
     namespace: str
 
 
-def augment(source: LabelledImage, rng: np.random.Generator, side: int) -> LabelledImage:
+def augment(source: LabelledImage, rng: np.random.Generator, side: int, recolour: float = 1.0) -> LabelledImage:
     """Turn, mirror, recolour and scale a square labelled image to `side` pixels.
 
     Colour is changed a little only: reference and target of one sensor differ by light and season, not by sensor.
+
+    Args:
+        source: A square labelled image.
+        rng: Random draws.
+        side: Side of the view in pixels.
+        recolour: Share of the usual change of colour; 0 leaves it.
     """
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
 
@@ -43,7 +49,7 @@ def augment(source: LabelledImage, rng: np.random.Generator, side: int) -> Label
 
     image = np.asarray(Image.fromarray(orient(source.image)).resize((side, side), Image.Resampling.BILINEAR))
     return LabelledImage(
-        image=_jitter(image, rng),
+        image=_jitter(image, rng, recolour),
         classes=_nearest(orient(source.classes), side).astype(np.uint8),
         instances=_nearest(orient(source.instances), side).astype(np.uint16),
         ignore=source.ignore,
@@ -58,8 +64,8 @@ def _nearest(labels: NDArray[np.generic], side: int) -> NDArray[np.generic]:
     return scaled
 
 
-def _jitter(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, size=3)
-    offset = rng.uniform(-12, 12)
+def _jitter(image: Uint8Array, rng: np.random.Generator, recolour: float) -> Uint8Array:
+    gain = (rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, size=3)) ** recolour
+    offset = rng.uniform(-12, 12) * recolour
     recoloured: Uint8Array = np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 255).astype(np.uint8)
     return recoloured

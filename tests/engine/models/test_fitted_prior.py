@@ -9,9 +9,11 @@ from sklearn.linear_model import Ridge
 
 from refsam_qgis.engine.models import fitted_prior
 from refsam_qgis.engine.models.fit_rules import FitRules
-from refsam_qgis.engine.models.fitted_prior import GAIN, LIMIT, FittedHead, FittedPrior
+from refsam_qgis.engine.models.fitted_prior import FittedHead, FittedPrior
 from refsam_qgis.engine.models.pixel_features import FEATURES, pixel_features
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
+
+GAIN, LIMIT = FitRules().gain, FitRules().limit
 
 CPU = torch.device("cpu")
 SIDE = 256
@@ -151,10 +153,10 @@ def test_references_share_the_pixels():
     shares = torch.zeros(3, 400)
     shares[0, :300], shares[1, 100:110], shares[2] = 1.0, 0.5, 0.2
     shares[2, 7] = 1.0
-    chosen = fitted_prior._choose(shares, 100, torch.Generator().manual_seed(0))
+    chosen = fitted_prior._choose(shares, 100, 0.3, torch.Generator().manual_seed(0))
     assert chosen.sum(1).tolist() == [34, 10, 1]  # a third each, of what belongs to a mark
     assert not (chosen & (shares < 0.3)).any()
-    assert not fitted_prior._choose(torch.zeros(2, 9), 100, torch.Generator()).any()
+    assert not fitted_prior._choose(torch.zeros(2, 9), 100, 0.3, torch.Generator()).any()
 
 
 @pytest.mark.parametrize("side", [30, 64, 100])
@@ -173,7 +175,7 @@ def test_every_dot_of_a_tiny_mark_counts():
     shares = torch.tensor([[0.0, 0.25, 0.2, 0.24, 0.05, 0.13, 0.32]])
     for last, expected in ((0.25, [1, 2, 3, 5, 6]), (0.32, [1, 2, 3, 6])):
         shares[0, 6] = last
-        chosen = fitted_prior._choose(shares, 100, torch.Generator().manual_seed(0))
+        chosen = fitted_prior._choose(shares, 100, 0.3, torch.Generator().manual_seed(0))
         assert chosen[0].nonzero()[:, 0].tolist() == expected
 
 

@@ -1,0 +1,86 @@
+"""Stage 3: what the fitted prior and SAM's decoder each weigh in the answer, so that its probabilities are honest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.virefsam import ViRefSAM
+from .episodes import Episodes
+from .trainer import fit_priors, run_episodes
+
+PIXELS = 2000
+"""Pixels of an episode that take part."""
+ROUNDS = 20
+"""Newton's steps at most."""
+PENALTY = 1e-3
+"""Keeps the weights finite where one of the two tells everything."""
+
+
+@torch.no_grad()
+def calibrate(
+    model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None, seed: int = 0
+) -> None:
+    """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with two values for one).
+
+    Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given
+    a probability p about p are of the class.
+
+    Args:
+        model: Its blend is changed.
+        episodes: None that the model is measured on.
+        check: Called before each episode; may raise to stop.
+        seed: Of the choice of pixels.
+    """
+    model.eval()
+    model.blend.set(1.0, 0.0, 0.0)  # to see what the decoder draws by itself
+    generator = torch.Generator().manual_seed(seed)
+    values, truth = [], []
+    for index in range(len(episodes)):
+        check()
+        batch: dict[str, Any] = {
+            key: value.to(model.device) if isinstance(value, Tensor) else value
+            for key, value in episodes[index].items()
+        }
+        decoded = run_episodes(model, batch, None, fitted=True)[0]
+        prior = model.blend.calibrate(fit_priors(model, batch))
+        pair = torch.stack([decoded, prior], dim=-1).cpu().double().flatten(0, 2)
+        target = _shrink(batch["mask"], decoded)
+        counted = torch.nonzero(_shrink(batch["counted"], decoded) > 0.5)[:, 0]
+        chosen = counted[torch.randperm(len(counted), generator=generator)[:PIXELS]]
+        values.append(pair[chosen])
+        truth.append((target[chosen] > 0.5).double())
+    model.blend.set(*fit_logistic(torch.cat(values), torch.cat(truth)).tolist())
+
+
+def fit_logistic(values: Tensor, truth: Tensor) -> Tensor:
+    """Logistic regression by Newton's method.
+
+    Args:
+        values: ``(N, M)`` float64.
+        truth: ``(N,)`` float64 of 0 and 1.
+
+    Returns:
+        ``(M + 1,)``: the weights, and the offset last.
+    """
+    design = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    penalty = torch.full((design.shape[1],), PENALTY, dtype=design.dtype)
+    weights = torch.zeros(design.shape[1], dtype=design.dtype)
+    for _ in range(ROUNDS):
+        probability = (design @ weights).sigmoid()
+        slope = design.T @ (probability - truth) + penalty * weights
+        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + torch.diag(penalty)
+        step = torch.linalg.solve(curvature, slope)
+        weights = weights - step
+        if float(step.abs().max()) < 1e-6:
+            break
+    return weights
+
+
+def _shrink(mask: Tensor, like: Tensor) -> Tensor:
+    """Shares of a mask ``(B, S, S)`` in pixels of logits ``(B, h, w)``, flat."""
+    return F.adaptive_avg_pool2d(mask.cpu().double()[:, None], like.shape[-1]).flatten()
