@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.virefsam import ViRefSAM
-from .episodes import Episodes
+from .episodes import EpisodeConfig, Episodes
+from .sources import Place
 from .trainer import fit_priors, run_episodes
 
+STREAM = 5
+"""Draws of the calibration episodes are apart from those of training, development and validation."""
 PIXELS = 2000
 """Pixels of an episode that take part."""
 ROUNDS = 20
 """Newton's steps at most."""
 PENALTY = 1e-3
 """Keeps the weights finite where one of the two tells everything."""
+
+
+def calibration_episodes(places: Sequence[Place], count: int, window: int, real_share: float, seed: int) -> Episodes:
+    """Draw plain episodes: reference and target of one place, marked in full, in their own colours.
+
+    Args:
+        places: Real places; generated ones are drawn besides.
+        count: Number of episodes.
+        window: Side of the views in input pixels.
+        real_share: Share of the episodes in real places.
+        seed: Of every draw.
+    """
+    plain = EpisodeConfig(
+        steps=count, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
+        without_focus_share=0.15, partial_share=0.0, scribble_share=0.0, recolour=0.0, seed=seed,
+    )  # fmt: skip
+    return Episodes(plain, places, stream=STREAM)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,7 +23,7 @@ from ..models.weight_files import adapters_path, checkpoint_path, digest
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..report import Clock, write_report
 from ..runner import Loader
-from .calibrate import calibrate
+from .calibrate import calibrate, calibration_episodes
 from .curve import draw_curve
 from .episodes import EpisodeConfig, Episodes
 from .raster_places import RasterPlace, read_raster_places
@@ -43,8 +43,8 @@ EPISODES_PER_CLASS, FEWEST_EPISODES, MOST_EPISODES = 8, 16, 48
 """Episodes of a validation."""
 WARMUP = 0.1
 """Part of a short run that is warm-up."""
-CALIBRATION, CALIBRATION_STREAM = 24, 5
-"""Episodes that the probabilities are calibrated on at last, and their draws."""
+CALIBRATION = 24
+"""Episodes that the probabilities are calibrated on at last."""
 STREAM = 4
 """Draws of the validation episodes are apart from those of training and development."""
 SUFFIXES = {"adapters": (".safetensors",), "card": (".json",), "curve": (".png",)}
@@ -112,8 +112,8 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     result = run.result(paths, data, device)
     reporter.progress(1.0, "Calibrating the probabilities")
     model.load_state_dict(run.best_weights(), strict=False)
-    calibrate(model, Episodes(replace(draws, steps=CALIBRATION, batch=1), data.training, stream=CALIBRATION_STREAM),
-              lambda: check_cancelled(reporter))  # fmt: skip
+    plain = calibration_episodes(data.training, CALIBRATION, window, data.real_share, job.seed)
+    calibrate(model, plain, lambda: check_cancelled(reporter))
     with outputs:
         _write_weights(outputs, model, run)
         further = {"data": _describe(job, data, window), "validation": run.looks}

@@ -101,3 +101,14 @@ def test_a_method_is_measured_on_what_is_labelled(folder, roofs):
             segmenter, dataset, episodes, "mask", lambda _, logits, label, alarms=alarms: alarms.add(logits, label)
         )
     assert quiet.shares == [0] * 10 and loud.shares == [1] * 10
+
+
+def test_what_counts_as_marked_is_the_methods_own():
+    label = np.zeros((4, 5), np.uint8)
+    logits = np.full(label.shape, np.log(0.4 / 0.6), np.float32)
+    shares = []
+    for threshold in (0.5, 0.3):
+        alarms = FalseAlarms(threshold)
+        alarms.add(logits, label)
+        shares.append(alarms.mean_share)
+    assert shares == [0.0, 1.0]

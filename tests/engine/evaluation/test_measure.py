@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from refsam_qgis.engine.evaluation.episodes import Episode, draw_episodes
 from refsam_qgis.engine.evaluation.measure import evaluate_method
+from refsam_qgis.engine.evaluation.methods import least_probability
 from refsam_qgis.engine.image_folder import scan_folder
+from refsam_qgis.engine.job import THRESHOLD
 
 from .conftest import ColourSegmenter
 
@@ -39,3 +42,21 @@ def test_whoever_listens_sees_every_episode_with_logits_and_label(folder):
     for episode, logits, label in heard:
         assert (label == scanned.read_label(scanned.samples[episode.query], episode.class_id)).all()
         assert logits.dtype == np.float32 and ((logits > 0) == (label == 1)).all()
+
+
+def test_a_method_is_judged_where_it_ships_to_cut(write_folder):
+    class Doubtful(ColourSegmenter):
+        """Gives the class a probability of 0.4, the rest one of 0.2."""
+
+        def segment(self, encoding, reference):
+            near = super().segment(encoding, reference) > 0
+            return torch.where(near, torch.tensor(0.4).logit(), torch.tensor(0.2).logit())
+
+    masks = {name: np.zeros((64, 64), np.uint8) for name in ("a", "b")}
+    for mask in masks.values():
+        mask[8:40, 8:40] = 1
+    scanned = scan_folder(write_folder(masks))
+    episodes = draw_episodes(scanned, 1, 2, seed=0)
+    ious = [evaluate_method(Doubtful(), scanned, episodes, "mask", threshold=t).metrics.miou for t in (0.5, 0.3)]
+    assert ious == [0.0, 1.0]
+    assert [least_probability(method) for method in ("fitted", "random_forest")] == [THRESHOLD, 0.5]

@@ -73,8 +73,11 @@ def files(job):
 
 def same_weights(path, state):
     written = load_file(path)
+    # The blend is calibrated after training, whatever step was the best.
     return written.keys() == state.keys() and all(
-        torch.equal(written[name], value.to(torch.float16)) for name, value in state.items()
+        torch.equal(written[name], value.to(torch.float16))
+        for name, value in state.items()
+        if not name.startswith("blend.")
     )
 
 
@@ -133,7 +136,7 @@ def test_training_that_helps_nothing_leaves_the_start(make_job, monkeypatch, wei
     recorder = Recorder()
     assert run(job, recorder)["best_step"] == 0
     written, start = load_file(job.output), load_file(weights / "start.safetensors")
-    assert all(torch.equal(written[name], start[name]) for name in start)
+    assert all(torch.equal(written[name], start[name]) for name in start if not name.startswith("blend."))
     assert any("before training" in message for message in recorder.messages)
 
 

@@ -30,6 +30,7 @@ def script(monkeypatch):
     monkeypatch.setattr(script, "SAM_STAGES", [replace(script.SAM_STAGES[0], window=64, places=1)])
     monkeypatch.setattr(script, "ADAPTER_STAGES", small)
     monkeypatch.setattr(script, "DEVELOPMENT_WINDOW", 64)
+    monkeypatch.setattr(script, "CALIBRATION", {"count": 2, "window": 64, "real_share": 0.5, "seed": 3})
     return script
 
 
