@@ -117,8 +117,9 @@ class FittedPrior:
         penalty = torch.full((waves.shape[1],), self.rules.ridge, device=waves.device)
         penalty[-1] *= 1e-2  # the offset is hardly held back
         gram = (waves * (positive + negative)[:, None]).T @ waves + torch.diag(penalty)
-        solved: Tensor = torch.linalg.solve(gram, waves.T @ (positive - negative))
-        return solved
+        # On the CPU: the system is small, doubles are exact enough for any mark, and not every device can solve.
+        solved: Tensor = torch.linalg.solve(gram.cpu().double(), (waves.T @ (positive - negative)).cpu().double())
+        return solved.to(waves)
 
 
 def _shares(chosen: Tensor, features: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    sizes = {"CPU_WINDOW": 64, "EPISODES_PER_CLASS": 1, "FEWEST_EPISODES": 2, "LEAST_STEPS_BETWEEN": 1}
+    sizes = {"CPU_WINDOW": 64, "EPISODES_PER_CLASS": 1, "FEWEST_EPISODES": 2}
+    sizes |= {"LEAST_STEPS_BETWEEN": 1, "CALIBRATION": 2}
     for name, value in sizes.items():
         monkeypatch.setattr(train, name, value)
 
@@ -92,7 +94,7 @@ def test_adapters_card_and_curve(make_job, tmp_path, weights):
     assert card["data"]["classes"] == ["pool", "roof"]
     assert card["data"]["started_from"]["adapters"] == "start.safetensors"
     assert card["model"]["checkpoint"] == "sam.pth" and len(card["model"]["checkpoint_sha256"]) == 64
-    assert card["job"]["seed"] == 0 and card["versions"]["torch"] == torch.__version__
+    assert card["job"]["seed"] == 0 and card["versions"]["torch"] == version("torch")
     assert [look["step"] for look in card["validation"]] == [0, 1, 2]
     scenes = card["result"]["scenes"]
     assert len(scenes["training"]) == 3 and len(scenes["validation"]) == 1
