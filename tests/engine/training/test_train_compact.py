@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -30,7 +31,7 @@ def script(monkeypatch):
     monkeypatch.setattr(script, "SAM_STAGES", [replace(script.SAM_STAGES[0], window=64, places=1)])
     monkeypatch.setattr(script, "ADAPTER_STAGES", small)
     monkeypatch.setattr(script, "DEVELOPMENT_WINDOW", 64)
-    monkeypatch.setattr(script, "CALIBRATION", {"count": 2, "window": 64, "real_share": 0.5, "seed": 3})
+    monkeypatch.setattr(script, "CALIBRATION", partial(script.CALIBRATION, count=2, window=64))
     return script
 
 
