@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +83,16 @@ class DataSets:
     def digest(self, name: str) -> str:
         """SHA-256 over the names and contents of a data set's files, as hexadecimal digits."""
         return _digest(self.folder(name))
+
+
+@contextmanager
+def open_data_sets(data: Path) -> Iterator[DataSets]:
+    """Give the data sets of a folder; what a person can mend ends the program with its one sentence."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="refsam-scenes-") as scratch:
+            yield DataSets(data, Path(scratch))
+    except RefSAMError as error:
+        sys.exit(str(error))
 
 
 @lru_cache

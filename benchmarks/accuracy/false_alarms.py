@@ -10,12 +10,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.false_alarms import QUIET, FalseAlarms, draw_empty_episodes
 from refsam_qgis.engine.evaluation.measure import evaluate_method
 from refsam_qgis.engine.evaluation.methods import build_segmenter, least_probability, network_options
@@ -24,7 +21,7 @@ from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.weight_files import describe_model
 
 from .cells import Cells, Fields
-from .data_sets import FOLDS, GENERATED, DataSets
+from .data_sets import FOLDS, GENERATED, DataSets, open_data_sets
 from .options import RECORDS, add_model, markdown_table, model_options, percent
 
 
@@ -60,13 +57,9 @@ def main() -> None:
     """Measure what the record lacks, and print the table of all that it holds."""
     arguments = _parse()
     cells = Cells(arguments.record)
-    try:
-        with tempfile.TemporaryDirectory(prefix="refsam-scenes-") as scratch:
-            data = DataSets(arguments.data, Path(scratch))
-            for search, method in itertools.product(SEARCHES, arguments.methods):
-                _measure(arguments, data, search, method, cells)
-    except RefSAMError as error:
-        sys.exit(str(error))
+    with open_data_sets(arguments.data) as data:
+        for search, method in itertools.product(SEARCHES, arguments.methods):
+            _measure(arguments, data, search, method, cells)
     print(_table(cells))
 
 
@@ -97,12 +90,8 @@ def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, meth
     references, targets = data.scan(search.references), data.scan(search.targets)
     dataset, episodes = draw_empty_episodes(references, targets, arguments.targets, arguments.seed, search.absent)
     alarms = FalseAlarms(least_probability(method))
-
-    def count(_: object, logits: Any, label: Any) -> None:
-        alarms.add(logits, label)
-
     segmenter = build_segmenter(method, model_options(arguments), arguments.seed, load_segmenter)
-    evaluate_method(segmenter, dataset, episodes, "mask", count)
+    evaluate_method(segmenter, dataset, episodes, "mask", lambda _, *found: alarms.add(*found))
     result: Fields = {
         "mean_share": round(alarms.mean_share, 5),
         "quiet": round(alarms.quiet, 4),

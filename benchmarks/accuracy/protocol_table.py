@@ -11,14 +11,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.evaluation.calibration import Reliability
 from refsam_qgis.engine.evaluation.episodes import draw_seeds
 from refsam_qgis.engine.evaluation.measure import evaluate_method
@@ -31,7 +28,7 @@ from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.weight_files import describe_model
 
 from .cells import Cells, Fields
-from .data_sets import FOLDERS, FOLDS, DataSets, Fold, draw_fold
+from .data_sets import FOLDERS, FOLDS, DataSets, Fold, draw_fold, open_data_sets
 from .options import RECORDS, add_fold_weights, add_model, fold_options, model_options
 from .protocol_figures import summary_table, table
 
@@ -42,13 +39,9 @@ def main() -> None:
     """Measure what the record lacks, and print the table of all that it holds."""
     arguments = _parse()
     cells = Cells(arguments.record)
-    try:
-        with tempfile.TemporaryDirectory(prefix="refsam-scenes-") as scratch:
-            data = DataSets(arguments.data, Path(scratch))
-            for part in _parts(arguments):
-                _measure(arguments, data, part, cells)
-    except RefSAMError as error:
-        sys.exit(str(error))
+    with open_data_sets(arguments.data) as data:
+        for part in _parts(arguments):
+            _measure(arguments, data, part, cells)
     print(table(cells))
     print()
     print(summary_table(cells))
@@ -135,13 +128,14 @@ def _run(
         FoldEpisodes(seed, 0, draw_fold(folder, part.fold, shots, arguments.episodes, seed))
         for seed in draw_seeds(arguments.seed, arguments.runs)
     ]
-
-    def count(_: object, logits: Any, label: Any) -> None:
-        reliability.add(logits, label)
-
     segmenter = encodings.segmenter
     least = least_probability(part.method)
-    results = [evaluate_method(segmenter, folder, run.episodes, support, count, encodings, least) for run in lists]
+    results = [
+        evaluate_method(
+            segmenter, folder, run.episodes, support, lambda _, *found: reliability.add(*found), encodings, least
+        )
+        for run in lists
+    ]
     return {
         **method_record(lists, results, folder.names, segmenter.device),
         "ece": round(reliability.ece, 4),

@@ -490,7 +490,7 @@ class ProtocolJob:
     folder: str
     protocol: str = "folder"
     folds: Optional[tuple[int, ...]] = None
-    methods: tuple[str, ...] = ("virefsam", "training_free")
+    methods: tuple[str, ...] = ("fitted", "virefsam", "training_free")
     model: ModelOptions = field(default_factory=ModelOptions)
     shots: int = 1
     episodes: int = 1000

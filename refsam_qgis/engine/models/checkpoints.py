@@ -65,7 +65,12 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
             state = {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
-    config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
+    try:
+        config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
+    except (TypeError, ValueError) as error:
+        raise RefSAMError(
+            "checkpoint", f"'{path}' was written by another version of RefSAM; update RefSAM or train it again."
+        ) from error
     model = ViRefSAM(sam, config)
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(("sam.", "blend."))}
     _load_strictly(model, {**kept, **state}, path, "this SAM model's adapters")

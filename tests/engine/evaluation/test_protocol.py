@@ -99,13 +99,13 @@ def test_table_and_picture_are_written_and_the_table_is_told(folder, tmp_path):
     )
     record = run_protocol(job, listener, load)
     rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
-    assert [row["method"] for row in rows] == ["virefsam", "training_free"]
-    assert float(rows[1]["mIoU %"]) == pytest.approx(100 * record["methods"]["training_free"]["miou"])
+    assert [row["method"] for row in rows] == ["fitted", "virefsam", "training_free"]
+    assert float(rows[2]["mIoU %"]) == pytest.approx(100 * record["methods"]["training_free"]["miou"])
     lines = listener.text.splitlines()
-    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
-    assert lines[1].split()[:4] == ["virefsam", "1", "box", "100.00"]
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert lines[2].split()[:4] == ["virefsam", "1", "box", "100.00"]
     with Image.open(tmp_path / "p.png") as picture:
-        assert picture.height > 6 * 200
+        assert picture.height > 9 * 200
 
 
 def test_published_data_sets_run_by_their_own_rules(tmp_path):
@@ -137,7 +137,7 @@ def test_progress_rises_to_one_over_all_methods_and_runs(folder):
 
     listener = Listener()
     run_protocol(ProtocolJob(str(folder), episodes=5, runs=2), listener, load)
-    assert listener.fractions == pytest.approx(np.arange(1, 21) / 20)
+    assert listener.fractions == pytest.approx(np.arange(1, 31) / 30)
 
 
 def test_each_image_is_encoded_once_in_all_runs(folder):
@@ -169,4 +169,4 @@ def test_each_method_is_loaded_by_its_own_name(folder):
 
     job = ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1, runs=1)
     run_protocol(job, SilentReporter(), listen)
-    assert asked == [ModelOptions(method="virefsam", device="cpu"), ModelOptions(method="training_free", device="cpu")]
+    assert asked == [ModelOptions(method=method, device="cpu") for method in ("fitted", "virefsam", "training_free")]

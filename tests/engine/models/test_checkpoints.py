@@ -86,6 +86,14 @@ def test_adapters_from_before_the_variants_load_as_the_full_model(folder, sam, t
     assert checkpoints.load_adapters(sam, path).config == ViRefSAMConfig(background_cells=4)
 
 
+@pytest.mark.parametrize("config", ['{"queries": 64, "wings": 2}', "[1]", "{"])
+def test_adapters_of_a_later_version_are_explained(sam, tmp_path, config):
+    path = tmp_path / "later.safetensors"
+    checkpoints.save_weights(ViRefSAM(sam).trainable_state(), path, {"config": config})
+    with pytest.raises(RefSAMError, match=r"later\.safetensors' was written by another version of RefSAM"):
+        checkpoints.load_adapters(sam, path)
+
+
 def test_adapters_from_before_the_blend_load_with_its_start(sam, tmp_path):
     model = ViRefSAM(sam)
     start = {name: value.clone() for name, value in model.blend.state_dict().items()}
