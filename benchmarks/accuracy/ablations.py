@@ -94,6 +94,9 @@ VARIANTS = {
     "shared_prefix": Variant(
         "features of block 3, DTA in the last 3", ViRefSAMConfig(adapted_blocks="last_3", feature_block=2)
     ),
+    "shared_prefix_5": Variant(
+        "features of block 5, DTA in the last", ViRefSAMConfig(adapted_blocks="last_1", feature_block=4)
+    ),
 }
 """Named for the compact model's six blocks."""
 

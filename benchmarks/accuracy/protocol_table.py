@@ -31,6 +31,7 @@ from .cells import Cells, Fields
 from .data_sets import FOLDERS, FOLDS, DataSets, Fold, draw_fold, open_data_sets
 from .options import RECORDS, add_fold_weights, add_model, fold_options, model_options
 from .protocol_figures import summary_table, table
+from .shared_encodings import SharedEncodings
 
 RECORD = RECORDS / "protocol_table.json"
 
@@ -40,8 +41,9 @@ def main() -> None:
     arguments = _parse()
     cells = Cells(arguments.record)
     with open_data_sets(arguments.data) as data:
+        shared = SharedEncodings()
         for part in _parts(arguments):
-            _measure(arguments, data, part, cells)
+            _measure(arguments, data, part, cells, shared)
     print(table(cells))
     print()
     print(summary_table(cells))
@@ -86,10 +88,12 @@ def _parts(arguments: argparse.Namespace) -> Iterator[Part]:
             yield Part(dataset, fold, method, model, seen)
 
 
-def _measure(arguments: argparse.Namespace, data: DataSets, part: Part, cells: Cells) -> None:
+def _measure(
+    arguments: argparse.Namespace, data: DataSets, part: Part, cells: Cells, shared: SharedEncodings
+) -> None:
     """Measure the cells of one part; they share the encodings, which take most of the time."""
     options = network_options(part.method, part.model)
-    settings = {
+    settings: Fields = {
         "episodes": arguments.episodes,
         "runs": arguments.runs,
         "seed": arguments.seed,
@@ -112,7 +116,8 @@ def _measure(arguments: argparse.Namespace, data: DataSets, part: Part, cells: C
             continue
         if encodings is None:
             segmenter = build_segmenter(part.method, part.model, arguments.seed, load_segmenter)
-            encodings = Encodings(segmenter, data.scan(part.dataset))
+            sam = None if options is None else settings["model"]["checkpoint_sha256"]
+            encodings = shared.of(segmenter, data.scan(part.dataset), sam)
         start = time.monotonic()
         cells.put(key, settings, _run(arguments, data, part, encodings, shots, support))
         print(*(value for value in key.values() if value), f"{time.monotonic() - start:.0f} s", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -99,6 +99,35 @@ class Encodings:
             self._bytes -= self._kept.popitem(last=False)[1][1]
         self._kept[index, pixels.shape[-1]] = (encoded, size)
         return encoded
+
+
+class DerivedEncodings(Encodings):
+    """Encodings made of those of another segmenter with the same frozen network, which so runs once for both.
+
+    Args:
+        base: Encodings of the other segmenter.
+        segmenter: What searches with the derived ones.
+        derive: Makes the segmenter's encoding of the other's.
+    """
+
+    def __init__(self, base: Encodings, segmenter: ReferenceSegmenter, derive: Callable[[Any], Any]) -> None:
+        super().__init__(segmenter, base.dataset)
+        self._base = base
+        self._derive = derive
+
+    def of_query(self, index: int) -> Encoded:
+        """Return the derived encoding of a sample; its time is that of both steps."""
+        return self._derived(self._base.of_query(index))
+
+    def of_shots(self, supports: Sequence[int], shots: Shots) -> list[Encoded]:
+        """Return the derived encodings of samples, with the time of both steps."""
+        return [self._derived(encoded) for encoded in self._base.of_shots(supports, shots)]
+
+    def _derived(self, base: Encoded) -> Encoded:
+        start = time.perf_counter()
+        encoding = self._derive(base.encoding)
+        _wait_for(self.segmenter.device)
+        return Encoded(encoding, base.seconds + time.perf_counter() - start)
 
 
 def size_of(encoding: Any) -> int:

@@ -67,7 +67,11 @@ class FittedSegmenter:
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
         """Encode target tiles ``(B, 3, T, T)`` without adapters, and compute their pixel features."""
-        frozen = self._plain.encode(images, valid)
+        return self.detail(self._plain.encode(images, valid))
+
+    @torch.inference_mode()
+    def detail(self, frozen: FrozenEncoding) -> DetailedEncoding:
+        """Put the pixel features beside what the frozen encoder says of tiles."""
         return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self.model.sam)))
 
     @torch.inference_mode()

@@ -62,7 +62,7 @@ def built(monkeypatch):
 
     for module in (protocol_table, false_alarms):
         monkeypatch.setattr(module, "build_segmenter", build)
-        monkeypatch.setattr(module, "describe_model", lambda options: {"checkpoint": options.checkpoint})
+        monkeypatch.setattr(module, "describe_model", lambda options: {"checkpoint_sha256": options.checkpoint})
     return made
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from refsam_qgis.engine.evaluation.episodes import Episode, draw_episodes
-from refsam_qgis.engine.evaluation.search import Encodings, read_shots, search_all, size_of
+from refsam_qgis.engine.evaluation.search import DerivedEncodings, Encodings, read_shots, search_all, size_of
 from refsam_qgis.engine.image_folder import scan_folder
 from refsam_qgis.engine.job import SUPPORTS
 from refsam_qgis.engine.models.segmenter import FOREGROUND
@@ -58,6 +58,25 @@ def test_the_time_of_an_encoding_at_hand_counts_again(folder, monkeypatch):
     found = list(search_all(Encodings(segmenter, scanned), episodes, "mask"))
     assert [f.describing_seconds for _, f in found] == pytest.approx([21] * 9)
     assert [f.searching_seconds for _, f in found] == pytest.approx([10.1] * 9)
+
+
+def test_derived_encodings_take_the_time_of_both_steps_and_run_the_network_once(folder, monkeypatch):
+    clock = Clock(monkeypatch)
+    scanned, first, second = scan_folder(folder), TimedSegmenter(clock), TimedSegmenter(clock)
+
+    def derive(encoding):
+        clock.now += 2
+        return 255 - encoding
+
+    base = Encodings(first, scanned)
+    episodes = draw_episodes(scanned, 1, 9, seed=0)
+    list(search_all(base, episodes, "mask"))
+    found = list(search_all(DerivedEncodings(base, second, derive), episodes, "mask"))
+    assert first.encoded == 4 and second.encoded == 0
+    assert [f.describing_seconds for _, f in found] == pytest.approx([13] * 9)
+    assert [f.searching_seconds for _, f in found] == pytest.approx([12.1] * 9)
+    for shots, encodings in second.given:
+        assert (255 - torch.cat(list(encodings)) == shots.images).all()
 
 
 def test_references_come_with_the_encodings_of_their_chips(folder, monkeypatch):
