@@ -97,6 +97,10 @@ VARIANTS = {
     "shared_prefix_5": Variant(
         "features of block 5, DTA in the last", ViRefSAMConfig(adapted_blocks="last_1", feature_block=4)
     ),
+    "one_pass": Variant(
+        "the same with one background prototype",
+        ViRefSAMConfig(background_cells=1, adapted_blocks="last_1", feature_block=4),
+    ),
 }
 """Named for the compact model's six blocks."""
 

@@ -27,7 +27,7 @@ class VCPEncoder(nn.Module):
             self.refine_norm = nn.LayerNorm(CHANNELS)
             self.refine_gate = nn.Parameter(torch.zeros(()))
         if config.object_queries:
-            self.queries = nn.Parameter(torch.randn(config.queries, CHANNELS) * 0.02)
+            self.queries = nn.Parameter(torch.randn(config.queries, CHANNELS))
             self.class_to_query = nn.Linear(CHANNELS, CHANNELS)
             self.mask_attention = nn.MultiheadAttention(CHANNELS, config.heads, batch_first=True)
             self.mask_norm = nn.LayerNorm(CHANNELS)
