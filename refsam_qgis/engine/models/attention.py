@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SCORES_IN_CACHE = 2**20
-"""Attention scores computed at a time in inference on a CPU, where they stay in its cache (measured: 2**19 to 2**21)."""
+"""Attention scores computed at a time in inference on a CPU, so that they stay in its cache; twice or half is as good."""
 SCORES_AT_ONCE = {"cpu": 2**22, "mps": 2**26, "cuda": 2**28}
 """Attention scores whose bias is held at a time by fused attention, by type of device; a GPU wants few large ones."""
 LEAST_QUERIES = 256
@@ -26,12 +26,13 @@ def attend(attention: Any, tokens: Tensor, side: int) -> Tensor:
 
     Args:
         attention: segment_anything's ``Attention``.
-        tokens: ``(B, h, w, d)`` of the weights' dtype.
+        tokens: ``(B, h, w, d)``.
         side: Side of the windows that attend to themselves alone, in tokens; 0 for the whole grid.
 
     Returns:
-        ``(B, h, w, d)``.
+        ``(B, h, w, d)`` of the weights' dtype.
     """
+    tokens = tokens.to(attention.qkv.weight.dtype)
     rows, columns, width = tokens.shape[1:]
     height, breadth = (side, side) if side else (rows, columns)
     qkv = _pad(attention.qkv(tokens), attention.qkv.bias, -rows % height, -columns % breadth)
@@ -67,8 +68,8 @@ def _mix(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     vertical = horizontal = None
     if attention.use_rel_pos:
         # q.R_h[dy] and q.R_w[dx] (MViTv2): (W, heads, h, w, h) and (W, heads, h, w, w)
-        vertical = torch.einsum("bnhwc,hkc->bnhwk", query, _relative(attention.rel_pos_h, rows)).contiguous()
-        horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, _relative(attention.rel_pos_w, columns)).contiguous()
+        vertical = torch.einsum("bnhwc,hkc->bnhwk", query, _relative(attention.rel_pos_h, rows, query)).contiguous()
+        horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, _relative(attention.rel_pos_w, columns, query)).contiguous()
     plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_grad_enabled()
     if vertical is None or horizontal is None or not plain:
         return _fused(query, key, value, vertical, horizontal)
@@ -115,7 +116,7 @@ def _in_cache(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, horiz
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor | None, horizontal: Tensor | None) -> Tensor:
     """Fused attention, some rows of queries at a time with their bias; arguments and result as in `_mix`."""
-    windows, heads, rows, columns, width = query.shape
+    windows, heads, rows, columns, _ = query.shape
     scores = windows * heads * columns * key.shape[2]
     at_once = max(1, LEAST_QUERIES // columns, SCORES_AT_ONCE.get(query.device.type, 2**26) // scores)
     mixed = []
@@ -130,11 +131,11 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor | None, h
     return torch.cat(mixed, dim=2).view_as(query)
 
 
-def _relative(table: Tensor, size: int) -> Tensor:
+def _relative(table: Tensor, size: int, like: Tensor) -> Tensor:
     """Rows of a relative-position table ``(2L-1, c)`` for a grid of `size` <= L positions, as ``(size, size, c)``.
 
     A smaller grid is a window of the full frame, so it uses the same true distances rather than stretched ones.
     """
     centre = table.shape[0] // 2
     positions = torch.arange(size, device=table.device)
-    return table[positions[:, None] - positions[None, :] + centre]
+    return table[positions[:, None] - positions[None, :] + centre].to(like.dtype)

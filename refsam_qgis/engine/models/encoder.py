@@ -1,7 +1,7 @@
 """SAM's image encoder, run block by block so that adapters can stand beside its attention and passes share a prefix.
 
 The weights and the arithmetic are segment_anything's; only the order of evaluation is ours. Without adapters the
-result equals ``ImageEncoderViT.forward`` up to rounding.
+result equals ``ImageEncoderViT.forward`` up to rounding. Matrices may be bfloat16 (see `precision`); tokens are float32.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def embed_patches(encoder: Any, pixels: Tensor, origin: tuple[int, int] = (0, 0)
     Returns:
         Tokens ``(B, S/16, S/16, d)``.
     """
-    tokens: Tensor = encoder.patch_embed(pixels)
+    tokens: Tensor = encoder.patch_embed(pixels.to(encoder.patch_embed.proj.weight.dtype)).float()
     if encoder.pos_embed is not None:
         rows, columns = tokens.shape[1:3]
         top, left = origin
@@ -88,7 +88,9 @@ def run_blocks(
 
 def project(encoder: Any, tokens: Tensor) -> Tensor:
     """Bring tokens ``(B, h, w, d)`` through the encoder's neck: ``(B, 256, h, w)``."""
-    embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+    embedding = tokens.permute(0, 3, 1, 2)
+    for layer in encoder.neck:  # its normalisations are float32 also where its convolutions are not
+        embedding = layer(embedding.to(layer.weight.dtype))
     return embedding
 
 
@@ -100,11 +102,11 @@ def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None) -> Tensor:
     if torch.is_grad_enabled():
         return hidden + _mlp(block, hidden)
     # Part by part and in place: the hidden layer of all tokens would be the largest tensor of all.
-    for part in hidden.view(-1, hidden.shape[-1]).split(TOKENS_AT_ONCE):
+    for part in hidden.view(-1, hidden.shape[-1]).split(TOKENS_AT_ONCE):  # type: ignore[no-untyped-call]
         part += _mlp(block, part)
     return hidden
 
 
 def _mlp(block: Any, tokens: Tensor) -> Tensor:
-    mixed: Tensor = block.mlp(block.norm2(tokens))
+    mixed: Tensor = block.mlp(block.norm2(tokens).to(block.mlp.lin1.weight.dtype))
     return mixed
