@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SCORES_IN_CACHE = 2**20
-"""Attention scores computed at a time in inference on a CPU, so that they stay in its cache; twice or half is as good."""
+"""Scores that inference on a CPU computes at a time, so that they stay in its cache; twice or half is as good."""
 SCORES_AT_ONCE = {"cpu": 2**22, "mps": 2**26, "cuda": 2**28}
 """Attention scores whose bias is held at a time by fused attention, by type of device; a GPU wants few large ones."""
 LEAST_QUERIES = 256
@@ -68,8 +68,9 @@ def _mix(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     vertical = horizontal = None
     if attention.use_rel_pos:
         # q.R_h[dy] and q.R_w[dx] (MViTv2): (W, heads, h, w, h) and (W, heads, h, w, w)
-        vertical = torch.einsum("bnhwc,hkc->bnhwk", query, _relative(attention.rel_pos_h, rows, query)).contiguous()
-        horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, _relative(attention.rel_pos_w, columns, query)).contiguous()
+        down, across = _relative(attention.rel_pos_h, rows, query), _relative(attention.rel_pos_w, columns, query)
+        vertical = torch.einsum("bnhwc,hkc->bnhwk", query, down).contiguous()
+        horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, across).contiguous()
     plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_grad_enabled()
     if vertical is None or horizontal is None or not plain:
         return _fused(query, key, value, vertical, horizontal)

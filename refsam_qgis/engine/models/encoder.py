@@ -1,7 +1,8 @@
 """SAM's image encoder, run block by block so that adapters can stand beside its attention and passes share a prefix.
 
 The weights and the arithmetic are segment_anything's; only the order of evaluation is ours. Without adapters the
-result equals ``ImageEncoderViT.forward`` up to rounding. Matrices may be bfloat16 (see `precision`); tokens are float32.
+result equals ``ImageEncoderViT.forward`` up to rounding. Matrices may be bfloat16 (see `precision`);
+tokens stay float32.
 """
 
 from __future__ import annotations

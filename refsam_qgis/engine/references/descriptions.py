@@ -48,8 +48,8 @@ class PortableReferences(Protocol):
 def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> Any:
     """Return the model's description of shots, from disk when it was made before.
 
-    It is kept for the content of the shots, the digests of the weights, the device, its precision and the versions, so that it is
-    bit by bit what would be computed. A damaged or unwritable cache is as good as none.
+    It is kept for the content of the shots, the digests of the weights, the device, its precision and the versions, so
+    that it is bit by bit what would be computed. A damaged or unwritable cache is as good as none.
 
     Args:
         model: Describes the shots; one that is no `PortableReferences` is asked every time.
