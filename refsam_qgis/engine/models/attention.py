@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SCORES_IN_CACHE = 2**20
-"""Scores that inference on a CPU computes at a time, so that they stay in its cache; twice or half is as good."""
+"""Scores that each thread of inference on a CPU computes at a time, so that they stay in its cache."""
 SCORES_AT_ONCE = {"cpu": 2**22, "mps": 2**26, "cuda": 2**28}
 """Attention scores whose bias is held at a time by fused attention, by type of device; a GPU wants few large ones."""
 LEAST_QUERIES = 256
@@ -94,7 +94,8 @@ def _in_cache(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, horiz
     queries = query.flatten(1, 2)
     positions = queries.shape[1]
     own = max(1, min(rows, SCORES_IN_CACHE // (columns * positions)))
-    together = max(1, min(groups, SCORES_IN_CACHE // (own * columns * positions)))
+    # A window or head for each thread: sharing one would make the threads wait for each other.
+    together = min(groups, torch.get_num_threads() * max(1, SCORES_IN_CACHE // (own * columns * positions)))
     memory = query.new_empty(together * own * columns * positions)
     mixed = torch.empty_like(queries)
     for first in range(0, groups, together):

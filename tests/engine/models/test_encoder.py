@@ -37,6 +37,7 @@ def test_inference_equals_segment_anything(monkeypatch, options, scores):
     """Whatever is computed at a time: one row of queries, some windows, or everything."""
     monkeypatch.setattr(attention_module, "SCORES_IN_CACHE", scores)
     monkeypatch.setattr(attention_module, "SCORES_AT_ONCE", {"cpu": scores})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     encoder, values = build(**options), pixels(2)
     expected = encoder(values)
     assert expected.std() > 0.1
@@ -100,6 +101,7 @@ class Largest(TorchDispatchMode):
 @torch.no_grad()
 def test_no_attention_map_is_whole_and_no_padding_is_projected(monkeypatch):
     monkeypatch.setattr(attention_module, "SCORES_IN_CACHE", 2**14)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     encoder = build()
     patches = embed_patches(encoder, pixels(1))
     with Largest() as noted:
