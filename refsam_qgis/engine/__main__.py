@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from . import process
 from .arguments import build_parser, job_from_arguments
 from .errors import JobCancelled
 from .failures import explain
@@ -43,4 +44,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    process.prepare()
     sys.exit(main())

@@ -32,7 +32,7 @@ _WINDOWS_MEMORY_ERRORS = (8, 14, 1455)
 
 def explain(error: BaseException) -> RefSAMError:
     """Return `error` as a sentence with a remedy; the traceback of an unforeseen one goes to the log file."""
-    if any(_is_out_of_memory(cause) for cause in _causes(error)):
+    if is_out_of_memory(error):
         return RefSAMError(
             "memory", "Memory ran out; use a smaller tile size, a smaller model or the CPU, or close other programs."
         )
@@ -63,7 +63,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or what it was raised from, says that memory ran out, on whatever device."""
+    return any(_tells_of_memory(cause) for cause in _causes(error))
+
+
+def _tells_of_memory(error: BaseException) -> bool:
     if isinstance(error, RefSAMError):
         return False
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:  # of torch and of GDAL

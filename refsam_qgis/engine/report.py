@@ -19,6 +19,7 @@ from refsam_qgis import __version__
 
 from .fingerprint import raster_identity
 from .job import Job, ModelOptions, to_dict
+from .models.precision import name_precision
 from .models.weight_files import describe_model
 from .rasters.outputs import disk_errors
 from .rasters.source import RasterSource
@@ -65,12 +66,17 @@ class Clock:
 def describe_device(device: torch.device) -> dict[str, Any]:
     """Return the device with its name, and what else the last bits of a result depend on."""
     if device.type == "cuda":
-        return {"device": str(device), "name": torch.cuda.get_device_name(device)}
+        return {
+            "device": str(device),
+            "name": torch.cuda.get_device_name(device),
+            "precision": name_precision(device),
+        }
     return {
         "device": str(device),
         "name": platform.processor() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "precision": name_precision(device),
     }
 
 

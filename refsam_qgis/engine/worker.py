@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from refsam_qgis import __version__
 
+from . import process
 from .errors import RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
@@ -167,6 +168,7 @@ def serve_standard_streams(idle_seconds: float = 600.0, handle: Handler | None =
     Returns:
         Never in practice: the process ends here with status 0.
     """
+    process.prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the parent, which then ends our input
     requests, replies = _take_standard_streams()
     faulthandler.enable()  # the last words of a crash inside a library then say where

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from ..errors import RefSAMError
 from ..job import ModelOptions
 from .config import ViRefSAMConfig
 from .fitted import FittedSegmenter, FittedStockSegmenter
+from .precision import choose_precision, set_precision
 from .sam import build_sam
 from .segmenter import ReferenceSegmenter
 from .training_free import TrainingFreeSegmenter
@@ -30,7 +32,8 @@ def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
             the device is not there.
     """
     device = choose_device(options.device)
-    sam = load_sam(options)
+    sam: Any = load_sam(options)
+    set_precision(sam.image_encoder, choose_precision(device))
     adapters = adapters_path(options)
     method = resolve_method(options)
     if method == "training_free":

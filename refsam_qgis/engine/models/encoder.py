@@ -1,7 +1,8 @@
 """SAM's image encoder, run block by block so that adapters can stand beside its attention and passes share a prefix.
 
 The weights and the arithmetic are segment_anything's; only the order of evaluation is ours. Without adapters the
-result equals ``ImageEncoderViT.forward`` up to rounding.
+result equals ``ImageEncoderViT.forward`` up to rounding. Matrices may be bfloat16 (see `precision`);
+tokens stay float32.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-QUERIES_AT_ONCE = 256
-"""Queries whose attention map is held at a time."""
+from .attention import attend
+
+TOKENS_AT_ONCE = 1024
+"""Tokens that pass an MLP together in inference."""
 
 BlockAdapter = Callable[[Tensor], Tensor]
 """What stands parallel to one block's attention: its input ``(B, h, w, d)`` to a residual of the same shape."""
@@ -48,7 +50,7 @@ def embed_patches(encoder: Any, pixels: Tensor, origin: tuple[int, int] = (0, 0)
     Returns:
         Tokens ``(B, S/16, S/16, d)``.
     """
-    tokens: Tensor = encoder.patch_embed(pixels)
+    tokens: Tensor = encoder.patch_embed(pixels.to(encoder.patch_embed.proj.weight.dtype)).float()
     if encoder.pos_embed is not None:
         rows, columns = tokens.shape[1:3]
         top, left = origin
@@ -75,6 +77,7 @@ def run_blocks(
     Returns:
         Tokens that leave the last block; those given when there is none.
     """
+    tokens = tokens.contiguous()  # as patches come out of their convolution, channels stand first in memory
     for index in blocks:
         block, adapter = encoder.blocks[index], (adapters or {}).get(index)
         if checkpointing:
@@ -86,70 +89,25 @@ def run_blocks(
 
 def project(encoder: Any, tokens: Tensor) -> Tensor:
     """Bring tokens ``(B, h, w, d)`` through the encoder's neck: ``(B, 256, h, w)``."""
-    embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+    embedding = tokens.permute(0, 3, 1, 2)
+    for layer in encoder.neck:  # its normalisations are float32 also where its convolutions are not
+        embedding = layer(embedding.to(layer.weight.dtype))
     return embedding
 
 
 def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None) -> Tensor:
     """One ViT block: h = x + Attn(LN1 x) + DTA(x); y = h + MLP(LN2 h) (method Eq. 5)."""
-    hidden = tokens + _windowed_attention(block, block.norm1(tokens))
+    hidden = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
     if adapter is not None:
         hidden = hidden + adapter(tokens)
-    result: Tensor = hidden + block.mlp(block.norm2(hidden))
-    return result
+    if torch.is_grad_enabled():
+        return hidden + _mlp(block, hidden)
+    # Part by part and in place: the hidden layer of all tokens would be the largest tensor of all.
+    for part in hidden.view(-1, hidden.shape[-1]).split(TOKENS_AT_ONCE):  # type: ignore[no-untyped-call]
+        part += _mlp(block, part)
+    return hidden
 
 
-def _windowed_attention(block: Any, tokens: Tensor) -> Tensor:
-    side = block.window_size
-    if side == 0:
-        return _attention(block.attn, tokens)
-    batch, rows, columns, width = tokens.shape
-    below, right = -rows % side, -columns % side
-    padded = F.pad(tokens, (0, 0, 0, right, 0, below))
-    down, across = padded.shape[1] // side, padded.shape[2] // side
-    windows = padded.view(batch, down, side, across, side, width).transpose(2, 3).reshape(-1, side, side, width)
-    windows = _attention(block.attn, windows)
-    merged = windows.view(batch, down, across, side, side, width).transpose(2, 3).reshape(padded.shape)
-    return merged[:, :rows, :columns]
-
-
-def _attention(attention: Any, tokens: Tensor) -> Tensor:
-    """Multi-head attention with decomposed relative positions, a few rows of queries at a time.
-
-    So no attention map is ever whole: on a CPU, allocating the maps of global attention costs more than filling them.
-    """
-    batch, rows, columns, width = tokens.shape
-    heads = attention.num_heads
-    qkv = attention.qkv(tokens).view(batch, rows * columns, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-    query, key, value = qkv.unbind(0)
-    at_once = max(1, QUERIES_AT_ONCE // columns)
-    mixed = []
-    for first in range(0, rows, at_once):
-        chunk = query[:, :, first * columns : (first + at_once) * columns]
-        bias = _relative_position_bias(attention, chunk, first, rows, columns) if attention.use_rel_pos else None
-        mixed.append(F.scaled_dot_product_attention(chunk, key, value, attn_mask=bias))
-    joined = torch.cat(mixed, dim=2).transpose(1, 2).reshape(batch, rows, columns, width)
-    projected: Tensor = attention.proj(joined)
-    return projected
-
-
-def _relative_position_bias(attention: Any, query: Tensor, first: int, rows: int, columns: int) -> Tensor:
-    """Bias ``(B, heads, q*w, h*w)`` of whole rows of queries from row `first`: q.R_h[dy] + q.R_w[dx] (MViTv2)."""
-    batch, heads, count, width = query.shape
-    own = count // columns
-    grid = query.reshape(batch, heads, own, columns, width)
-    rows_apart = _relative(attention.rel_pos_h, rows)[first : first + own]
-    vertical = torch.einsum("bnhwc,hkc->bnhwk", grid, rows_apart)
-    horizontal = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative(attention.rel_pos_w, columns))
-    bias = vertical[..., :, None] + horizontal[..., None, :]
-    return bias.reshape(batch, heads, count, rows * columns)
-
-
-def _relative(table: Tensor, size: int) -> Tensor:
-    """Rows of a relative-position table ``(2L-1, c)`` for a grid of `size` <= L positions, as ``(size, size, c)``.
-
-    A smaller grid is a window of the full frame, so it uses the same true distances rather than stretched ones.
-    """
-    centre = table.shape[0] // 2
-    positions = torch.arange(size, device=table.device)
-    return table[positions[:, None] - positions[None, :] + centre]
+def _mlp(block: Any, tokens: Tensor) -> Tensor:
+    mixed: Tensor = block.mlp(block.norm2(tokens).to(block.mlp.lin1.weight.dtype))
+    return mixed

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .cells import average_cells
 from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
@@ -127,7 +128,7 @@ def _shares(chosen: Tensor, features: Tensor) -> Tensor:
     size = (features.shape[-2], features.shape[-1])
     values = chosen.to(features.device, torch.float32)[:, None]
     shrunk = F.interpolate(values, size=size, mode="nearest") if values.shape[-1] < size[1] else values
-    return F.adaptive_avg_pool2d(shrunk, size).flatten(1)
+    return average_cells(shrunk, size).flatten(1)
 
 
 def _choose(share: Tensor, most: int, least_share: float, generator: torch.Generator) -> Tensor:

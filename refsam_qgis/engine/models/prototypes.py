@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .cells import average_cells
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
 
@@ -96,7 +97,7 @@ def compute_prototypes(
 
 def _share(masks: Tensor, value: int, rows: int, columns: int) -> Tensor:
     """Share of each feature cell that carries a mask value: ``(B, K, H, W)`` -> ``(B, K, h*w)`` in 0..1."""
-    return F.adaptive_avg_pool2d((masks == value).to(torch.float32), (rows, columns)).flatten(2)
+    return average_cells((masks == value).to(torch.float32), (rows, columns)).flatten(2)
 
 
 def _unlike_class(flat: Tensor, class_vector: Tensor, foreground: Tensor, unmarked: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .cells import average_cells
 from .decoder import decode
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
@@ -68,7 +69,7 @@ class TrainingFreeSegmenter:
         prototypes = compute_prototypes(features[None], masks[None], self.config.background_cells)
         prior = self._prior(features, prototypes)
         share, known, unmarked = (
-            F.adaptive_avg_pool2d(chosen.float(), (GRID, GRID))
+            average_cells(chosen.float(), (GRID, GRID))
             for chosen in (masks == FOREGROUND, masks <= FOREGROUND, masks == UNMARKED)
         )
         # Where nobody looked, what is like the class may well be of it: it must not raise the threshold.

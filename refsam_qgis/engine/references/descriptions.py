@@ -19,6 +19,7 @@ from refsam_qgis import __version__
 
 from ..home import home
 from ..job import ModelOptions
+from ..models.precision import name_precision
 from ..models.segmenter import ReferenceSegmenter, Shots
 from ..models.weight_files import describe_model
 from .chips import digest_shots
@@ -47,8 +48,8 @@ class PortableReferences(Protocol):
 def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> Any:
     """Return the model's description of shots, from disk when it was made before.
 
-    It is kept for the content of the shots, the digests of the weights, the device and the versions, so that it is
-    bit by bit what would be computed. A damaged or unwritable cache is as good as none.
+    It is kept for the content of the shots, the digests of the weights, the device, its precision and the versions, so
+    that it is bit by bit what would be computed. A damaged or unwritable cache is as good as none.
 
     Args:
         model: Describes the shots; one that is no `PortableReferences` is asked every time.
@@ -57,7 +58,7 @@ def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> 
     """
     if not isinstance(model, PortableReferences):
         return model.describe(shots)
-    path = home() / "cache" / "prototypes" / (_key(options, str(model.device), shots) + SUFFIX)
+    path = home() / "cache" / "prototypes" / (_key(options, model.device, shots) + SUFFIX)
     with suppress(OSError, ValueError, SafetensorError):
         return model.restore_reference(_read(path))
     description = model.describe(shots)
@@ -66,9 +67,10 @@ def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> 
     return description
 
 
-def _key(options: ModelOptions, device: str, shots: Shots) -> str:
+def _key(options: ModelOptions, device: torch.device, shots: Shots) -> str:
     weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
-    parts = [digest_shots(shots), weights, device, __version__, torch.__version__]
+    where = [str(device), name_precision(device)]
+    parts = [digest_shots(shots), weights, where, __version__, torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
