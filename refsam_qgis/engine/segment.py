@@ -28,7 +28,7 @@ from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
 from .rasters.grid import Extent, Tile, TileGrid, target_window
-from .rasters.mosaic import RowBlock, TileLogits, blend
+from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
@@ -38,7 +38,7 @@ from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
     PROBABILITY_NODATA,
-    RowWriter,
+    PieceWriter,
     mask_writer,
     probability_writer,
     write_polygons,
@@ -200,7 +200,7 @@ class _TileRun:
     ) -> ObjectTable:
         """Write the mask and the probabilities where asked, and return the objects with their pixel outlines."""
         names = [reference.name for reference in references.classes]
-        vectoriser = Vectoriser(self._pixels, job.polygons)
+        vectoriser = Vectoriser(self._pixels, int(self._window.width), job.polygons)
         started = time.monotonic()
         with ExitStack() as stack:
             mask, probability = (
@@ -217,10 +217,10 @@ class _TileRun:
             # Shut down before the raster closes: a read may still be under way when something fails.
             reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tile-reader"))
             tiles = self._predict(model, described, reader)
-            for block in blend(self._grid, self._window, tiles, len(described)):
+            for piece in blend(self._grid, self._window, tiles, len(described)):
                 check_cancelled(self._reporter)
-                inside = _inside(block, self._window, extent)
-                _use(block, inside, len(names), job.threshold, mask, probability, vectoriser)
+                inside = _inside(piece, self._window, extent)
+                _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
         self.seconds = time.monotonic() - started
         return vectoriser.finish()
 
@@ -254,16 +254,16 @@ class _TileRun:
         self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
     ) -> Iterator[TileLogits]:
         """Give the logits of the tiles that hold a valid pixel, of the model or of an earlier run."""
-        tiles = list(self._grid.tiles(self._window))
-        kept = sum(tile in self._journal for tile in tiles)
+        total = self._grid.count(self._window)
+        kept = sum(tile in self._journal for tile in self._grid.tiles(self._window))
         if kept:
-            self._reporter.log(f"{kept} of {len(tiles)} tiles were done in an earlier run.")
+            self._reporter.log(f"{kept} of {total} tiles were done in an earlier run.")
         computing = 0.0
-        for number, (tile, rgb, valid) in enumerate(self._read_ahead(tiles, reader)):
+        for number, (tile, rgb, valid) in enumerate(self._read_ahead(reader)):
             check_cancelled(self._reporter)
-            to_come = len(tiles) - number - (kept - self.tiles_kept)
+            to_come = total - number - (kept - self.tiles_kept)
             left = computing / self.tiles_done * to_come if self.tiles_done else None
-            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / len(tiles), "Segmenting", left)
+            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
             if not valid.any():
                 self.tiles_skipped += 1
                 continue
@@ -278,10 +278,10 @@ class _TileRun:
                 self.tiles_kept += 1
             yield TileLogits(tile, resize_logits(torch.from_numpy(logits), self._grid.side).numpy(), valid)
 
-    def _read_ahead(self, tiles: Sequence[Tile], reader: ThreadPoolExecutor) -> Iterator[TileRead]:
+    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
         pending: deque[Future[TileRead]] = deque()
-        for tile in tiles:
+        for tile in self._grid.tiles(self._window):
             pending.append(reader.submit(self._read, tile))
             if len(pending) > PREFETCHED_TILES:
                 yield pending.popleft().result()
@@ -340,39 +340,40 @@ def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:
     return asked
 
 
-def _inside(block: RowBlock, window: Window, extent: Extent | None) -> NDArray[np.bool_]:
+def _inside(piece: Piece, window: Window, extent: Extent | None) -> NDArray[np.bool_]:
     if extent is None:
-        return block.valid
-    height, width = block.valid.shape
-    return block.valid & extent.contains(Window(window.col_off, window.row_off + block.row, width, height))
+        return piece.valid
+    height, width = piece.valid.shape
+    left, top = window.col_off + piece.column, window.row_off + piece.row
+    return piece.valid & extent.contains(Window(left, top, width, height))
 
 
 def _use(
-    block: RowBlock,
+    piece: Piece,
     valid: NDArray[np.bool_],
     classes: int,
     threshold: float,
-    mask: RowWriter | None,
-    probability: RowWriter | None,
+    mask: PieceWriter | None,
+    probability: PieceWriter | None,
     vectoriser: Vectoriser,
 ) -> None:
-    """Turn finished rows into classes and hand them on.
+    """Turn finished pixels into classes and hand them on.
 
     The most probable class wins if it reaches the threshold, and if the negatives (what follows the classes) do not
     win the pixel.
     """
-    logits, rivals = block.logits[:classes], block.logits[classes:]
+    logits, rivals = piece.logits[:classes], piece.logits[classes:]
     probabilities = expit(logits)
     if probability is not None:
-        probability.write(block.row, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
+        probability.write(piece.row, piece.column, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
     scores = probabilities.max(axis=0)
     found = valid & (scores >= threshold)
     for rival in rivals:
         found &= logits.max(axis=0) >= rival
     class_ids = np.where(found, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
     if mask is not None:
-        mask.write(block.row, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
-    vectoriser.add(class_ids, scores)
+        mask.write(piece.row, piece.column, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
+    vectoriser.add(piece.row, piece.column, class_ids, scores)
 
 
 def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, Any]]:
