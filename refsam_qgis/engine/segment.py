@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -21,6 +21,7 @@ from scipy.special import expit
 
 from refsam_qgis import __version__
 
+from .background import consumer
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
@@ -50,8 +51,12 @@ from .session import Session
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
-PREFETCHED_TILES = 2
+READERS = 2
+"""Threads that read the raster."""
+PREFETCHED_TILES = 3
 """Tiles read ahead while the model works."""
+WAITING_TILES = 4
+"""Answers of the model that may wait to be blended, made polygons of and written, all of which a thread does."""
 SUFFIXES = {
     "polygons": (".gpkg",),
     "mask": (".tif", ".tiff"),
@@ -62,6 +67,16 @@ LOADED = 0.05
 """Share of the progress given to reading references and loading the model."""
 SEGMENTED = 0.97
 """Progress when the last tile is done and polygons are to be finished."""
+
+
+
+class _Result(NamedTuple):
+    """The model's answer on a tile: ``(C, h, w)`` float32 in its own resolution, and validity ``(side, side)``."""
+
+    tile: Tile
+    logits: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
 
 TileRead = tuple[Tile, NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -214,13 +229,19 @@ class _TileRun:
                     (_probability_path(outputs, job), probability_writer),
                 )
             )
-            # Shut down before the raster closes: a read may still be under way when something fails.
-            reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tile-reader"))
-            tiles = self._predict(model, described, reader)
-            for piece in blend(self._grid, self._window, tiles, len(described)):
-                check_cancelled(self._reporter)
-                inside = _inside(piece, self._window, extent)
-                _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
+
+            @torch.inference_mode()
+            def use(results: Iterable[_Result]) -> None:
+                tiles = (self._enlarged(result) for result in results)
+                for piece in blend(self._grid, self._window, tiles, len(described)):
+                    inside = _inside(piece, self._window, extent)
+                    _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
+
+            # Both are shut down before writers and raster close: they may still be at work when something fails.
+            reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
+            user = stack.enter_context(consumer(use, WAITING_TILES, "tile-user", self._reporter))
+            for result in self._predict(model, described, reader):
+                user.put(result)
         self.seconds = time.monotonic() - started
         return vectoriser.finish()
 
@@ -252,7 +273,7 @@ class _TileRun:
 
     def _predict(
         self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
-    ) -> Iterator[TileLogits]:
+    ) -> Iterator[_Result]:
         """Give the logits of the tiles that hold a valid pixel, of the model or of an earlier run."""
         total = self._grid.count(self._window)
         kept = sum(tile in self._journal for tile in self._grid.tiles(self._window))
@@ -276,7 +297,12 @@ class _TileRun:
                 self.tiles_done += 1
             else:
                 self.tiles_kept += 1
-            yield TileLogits(tile, resize_logits(torch.from_numpy(logits), self._grid.side).numpy(), valid)
+            yield _Result(tile, logits, valid)
+
+    def _enlarged(self, result: _Result) -> TileLogits:
+        """Bring the model's answer to the resolution of the tile."""
+        logits = resize_logits(torch.from_numpy(result.logits), self._grid.side).numpy()
+        return TileLogits(result.tile, logits, result.valid)
 
     def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -310,6 +311,45 @@ def test_a_failure_leaves_nothing(scene, outputs, error):
     with pytest.raises(type(error)):
         run(raster, marks, outputs, Failing(error))
     assert list(Path(outputs.mask).parent.iterdir()) == []
+
+
+def test_a_failure_to_write_leaves_nothing(wide, outputs, monkeypatch):
+    """It happens in another thread, in the middle of the run."""
+    raster, marks = wide
+    written = []
+
+    def full(self, i, j):
+        written.append((i, j))
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("refsam_qgis.engine.rasters.writers.PieceWriter._write_block", full)
+    with pytest.raises(RefSAMError, match="cannot be written") as caught:
+        run(raster, marks, outputs, CoarseSegmenter())
+    assert caught.value.code == "disk" and list(Path(outputs.mask).parent.iterdir()) == []
+
+
+def test_the_path_moves_no_more_than_it_must(wide, outputs, monkeypatch):
+    """Each tile is read once, encoded once, and goes to the model as 8 bits a value."""
+    raster, marks = wide
+    reads, moved = [], []
+    read_window = RasterSource.read
+
+    def counting_read(self, window):
+        reads.append((window.col_off, window.row_off, window.width, window.height))
+        return read_window(self, window)
+
+    class Counting(CoarseSegmenter):
+        def encode(self, images, valid):
+            moved.append(images.numel() * images.element_size() + valid.numel() * valid.element_size())
+            return super().encode(images, valid)
+
+    model = Counting()
+    monkeypatch.setattr(RasterSource, "read", counting_read)
+    tiles = run(raster, marks, outputs, model)["tiles"]
+    of_tiles = [window for window in reads if window[2:] == (224, 224)]
+    assert tiles == 20 and len(of_tiles) == len(set(of_tiles)) == tiles + 1  # one is the reference chip
+    assert model.tiles == tiles and moved == [4 * 224 * 224] * tiles
 
 
 def test_cancelling_leaves_nothing(scene, outputs):
