@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from scipy.special import expit
 from refsam_qgis import __version__
 
 from .background import consumer
+from .encodings import EncodingCache, PortableEncodings, open_encodings
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
@@ -78,7 +80,20 @@ class _Result(NamedTuple):
     valid: NDArray[np.bool_]
 
 
-TileRead = tuple[Tile, NDArray[np.uint8], NDArray[np.bool_]]
+class _TileRead(NamedTuple):
+    """What is known of a tile beforehand.
+
+    Attributes:
+        tile: Its place.
+        rgb: ``(3, side, side)`` uint8.
+        valid: ``(side, side)`` bool.
+        stored: What an earlier run has stored of its encoding.
+    """
+
+    tile: Tile
+    rgb: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    stored: dict[str, torch.Tensor] | None
 
 
 def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None) -> dict[str, Any]:
@@ -114,8 +129,8 @@ def segment_raster(
 
     Returns:
         ``object_count``, ``device``, ``classes`` (name, id, object_count, area_m2), ``tiles`` (that the model saw),
-        ``tiles_kept`` (by an earlier run), ``tile_size``, ``seconds``, ``seconds_per_tile`` and ``outputs`` (paths by
-        name).
+        ``tiles_kept`` (by an earlier run), ``encodings_reused`` (for tiles the model saw), ``tile_size``, ``seconds``,
+        ``seconds_per_tile`` and ``outputs`` (paths by name).
 
     Raises:
         RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
@@ -143,8 +158,11 @@ def segment_raster(
         job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
         key = _journal_key(raster, grid, references, job.model, model)
-        with open_journal(key, reporter) as journal:
-            run = _TileRun(raster, grid, window, journal, reporter)
+        with (
+            open_journal(key, reporter) as journal,
+            open_encodings(job.keep_encodings, raster, side, job.model, model) as encodings,
+        ):
+            run = _TileRun(raster, grid, window, journal, encodings, reporter)
             with clock.stage("tiles"):
                 found = run.segment(model, described, references, outputs, extent, job)
             with clock.stage("polygons"):
@@ -159,6 +177,7 @@ def segment_raster(
                 "classes": _class_summary(names, table),
                 "tiles": run.tiles_done,
                 "tiles_kept": run.tiles_kept,
+                "encodings_reused": run.encodings_reused,
                 "tile_size": side,
                 "seconds": round(clock.seconds, 3),
                 "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
@@ -187,21 +206,30 @@ class _TileRun:
         tiles_done: Tiles the model saw.
         tiles_kept: Tiles that an earlier run had finished.
         tiles_skipped: Tiles without a valid pixel.
+        encodings_reused: Tiles that the model saw by the encoding that an earlier run had stored.
         seconds: Wall time of the pass.
     """
 
     def __init__(
-        self, raster: RasterSource, grid: TileGrid, window: Window, journal: Journal, reporter: Reporter
+        self,
+        raster: RasterSource,
+        grid: TileGrid,
+        window: Window,
+        journal: Journal,
+        encodings: EncodingCache,
+        reporter: Reporter,
     ) -> None:
         self.tiles_done = 0
         self.tiles_kept = 0
         self.tiles_skipped = 0
+        self.encodings_reused = 0
         self.seconds = 0.0
         self._raster = raster
         self._grid = grid
         self._window = window
         self._pixels = PixelGrid.of(raster, window)
         self._journal = journal
+        self._encodings = encodings
         self._reporter = reporter
 
     def segment(
@@ -261,15 +289,27 @@ class _TileRun:
         return finish_objects(found, self._pixels, job.polygons)
 
     @torch.inference_mode()
-    def _logits(
-        self, model: ReferenceSegmenter, described: Sequence[Any], rgb: NDArray[np.uint8], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def _logits(self, model: ReferenceSegmenter, described: Sequence[Any], read: _TileRead) -> NDArray[np.float32]:
         """Run the model on one tile: ``(C, h, w)`` in the model's own resolution."""
-        encoding = model.encode(
-            torch.from_numpy(rgb)[None].to(model.device), torch.from_numpy(valid)[None].to(model.device)
-        )
+        encoding = self._encode(model, read)
         logits: NDArray[np.float32] = torch.cat([model.segment(encoding, one) for one in described]).numpy()
         return logits
+
+    def _encode(self, model: ReferenceSegmenter, read: _TileRead) -> Any:
+        """Encode a tile, or take what an earlier run has stored."""
+        images = torch.from_numpy(read.rgb)[None].to(model.device)
+        valid = torch.from_numpy(read.valid)[None].to(model.device)
+        if read.stored is not None and isinstance(model, PortableEncodings):
+            try:
+                encoding = model.restore_encoding(read.stored, images, valid)
+                self.encodings_reused += 1
+                return encoding
+            except ValueError:
+                self._encodings.drop(read.tile)
+        encoding = model.encode(images, valid)
+        if isinstance(model, PortableEncodings):
+            self._encodings.offer(read.tile, partial(model.dump_encoding, encoding))
+        return encoding
 
     def _predict(
         self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
@@ -280,33 +320,33 @@ class _TileRun:
         if kept:
             self._reporter.log(f"{kept} of {total} tiles were done in an earlier run.")
         computing = 0.0
-        for number, (tile, rgb, valid) in enumerate(self._read_ahead(reader)):
+        for number, read in enumerate(self._read_ahead(reader)):
             check_cancelled(self._reporter)
             to_come = total - number - (kept - self.tiles_kept)
             left = computing / self.tiles_done * to_come if self.tiles_done else None
             self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
-            if not valid.any():
+            if not read.valid.any():
                 self.tiles_skipped += 1
                 continue
-            logits = self._journal.get(tile)
+            logits = self._journal.get(read.tile)
             if logits is None:
                 started = time.monotonic()
-                logits = self._logits(model, described, rgb, valid)
+                logits = self._logits(model, described, read)
                 computing += time.monotonic() - started
-                self._journal.add(tile, logits)
+                self._journal.add(read.tile, logits)
                 self.tiles_done += 1
             else:
                 self.tiles_kept += 1
-            yield _Result(tile, logits, valid)
+            yield _Result(read.tile, logits, read.valid)
 
     def _enlarged(self, result: _Result) -> TileLogits:
         """Bring the model's answer to the resolution of the tile."""
         logits = resize_logits(torch.from_numpy(result.logits), self._grid.side).numpy()
         return TileLogits(result.tile, logits, result.valid)
 
-    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
+    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[_TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
-        pending: deque[Future[TileRead]] = deque()
+        pending: deque[Future[_TileRead]] = deque()
         for tile in self._grid.tiles(self._window):
             pending.append(reader.submit(self._read, tile))
             if len(pending) > PREFETCHED_TILES:
@@ -314,9 +354,11 @@ class _TileRun:
         while pending:
             yield pending.popleft().result()
 
-    def _read(self, tile: Tile) -> TileRead:
+    def _read(self, tile: Tile) -> _TileRead:
         side = self._grid.side
-        return tile, *self._raster.read(Window(tile.column, tile.row, side, side))
+        rgb, valid = self._raster.read(Window(tile.column, tile.row, side, side))
+        needed = valid.any() and tile not in self._journal
+        return _TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
 def _tile_side(

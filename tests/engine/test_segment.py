@@ -41,12 +41,14 @@ from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
 from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
+from refsam_qgis.engine.tensor_files import write_tensors
 from tests.engine.stand_ins import (
     BLUE,
     HALF_METRE,
     RED,
     CoarseSegmenter,
     ColourSegmenter,
+    PortableSegmenter,
     RampSegmenter,
     Recorder,
     painted,
@@ -441,6 +443,36 @@ def test_a_failure_in_the_middle_keeps_the_tiles(wide, outputs):
     model = Failing(RuntimeError("never"))
     model._calls = 3
     assert run(raster, marks, outputs, model)["tiles_kept"] == 2
+
+
+def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, write_vector, private_home):
+    """The results are those of a run that has nothing to go by."""
+    raster, marks = wide
+    other = write_vector([mark_at(HALF_METRE, 300, 400)], "other.gpkg", kind=["other"])
+    alone = PortableSegmenter()
+    cold = run(raster, other, outputs, alone, keep_encodings=False)
+    expected = contents(outputs)
+    assert cold["encodings_reused"] == 0 and not (private_home / "cache" / "encodings").exists()
+    first = run(raster, marks, outputs, PortableSegmenter())
+    assert first["encodings_reused"] == 0
+    model = PortableSegmenter()
+    second = run(raster, other, outputs, model, overlap=12.5)
+    assert (model.tiles, second["tiles"], second["encodings_reused"]) == (0, cold["tiles"], cold["tiles"])
+    assert contents(outputs) == expected
+    model = PortableSegmenter()
+    assert run(raster, other, outputs, model, stretch="percentile")["encodings_reused"] == 0
+    assert model.tiles == cold["tiles"]
+
+
+def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home):
+    raster, marks = wide
+    result = run(raster, marks, outputs, PortableSegmenter())
+    stored = sorted((private_home / "cache" / "encodings").glob("*/*"))
+    assert len(stored) == result["tiles"]
+    write_tensors(stored[0], {"foreign": torch.zeros(3)})
+    model = PortableSegmenter()
+    assert run(raster, marks, outputs, model)["encodings_reused"] == result["tiles"] - 1
+    assert model.tiles == 1 and run(raster, marks, outputs, PortableSegmenter())["encodings_reused"] == result["tiles"]
 
 
 KILLED = """
