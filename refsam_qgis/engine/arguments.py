@@ -91,6 +91,7 @@ def _segment_job(arguments: argparse.Namespace) -> SegmentJob:
         extent=_extent(arguments),
         threshold=arguments.threshold,
         separate=arguments.separate,
+        keep_encodings=arguments.keep_encodings,
     )
 
 
@@ -356,6 +357,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--mask", help="GeoTIFF of class ids")
     outputs.add_argument("--probability", help="GeoTIFF, one band a class")
     outputs.add_argument("--report", help="JSON")
+    parser.add_argument(
+        "--no-encodings", dest="keep_encodings", action="store_false", help="keep no encodings for the next run"
+    )
     _add_model(parser)
 
 

@@ -164,6 +164,8 @@ class SegmentJob:
         threshold: Probability from which a pixel belongs to a class, 0..1.
         separate: Touching objects are cut apart where the probability dips by at least this between them, 0..1;
             0 leaves them together.
+        keep_encodings: Whether what the frozen encoder says of each tile is kept on disk, up to 4 GiB in all, so that
+            asking the same raster for something else is quicker. The result is the same.
     """
 
     input: str
@@ -175,6 +177,7 @@ class SegmentJob:
     extent: Optional[tuple[float, float, float, float]] = None
     threshold: float = THRESHOLD
     separate: float = 0.0
+    keep_encodings: bool = True
 
     def __post_init__(self) -> None:
         _range("threshold", self.threshold, 0, 1)

@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -43,16 +43,16 @@ HEADER = struct.Struct("<4s7I")
 """Magic, grid row, grid column, classes, height, width, length of the payload and its CRC-32."""
 CHECKSUM = struct.Struct("<I")
 """CRC-32 of the header, between header and payload."""
+HEAD_BYTES = HEADER.size + CHECKSUM.size
 
 
-@dataclass(frozen=True)
-class _Record:
-    """Where a tile's payload lies in the file."""
+class _Head(NamedTuple):
+    """What stands before a tile's payload: the tile's place in the grid, and shape, bytes and CRC-32 of the payload."""
 
-    offset: int
+    place: tuple[int, int]
+    shape: tuple[int, int, int]
     length: int
     checksum: int
-    shape: tuple[int, int, int]
 
 
 class Journal:
@@ -65,8 +65,9 @@ class Journal:
 
     def __init__(self, path: Path | None, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._records: dict[tuple[int, int], _Record] = {}
-        self._seen: set[tuple[int, int]] = set()
+        # Where the record of a tile begins. There may be a hundred thousand, so nothing else is held in memory.
+        self._records: dict[tuple[int, int], int] = {}
+        self._unasked: set[tuple[int, int]] = set()
         self._pending: Future[None] | None = None
         self._path = path
         self._writable = path is not None
@@ -93,20 +94,19 @@ class Journal:
     def get(self, tile: Tile) -> NDArray[np.float32] | None:
         """Return the logits ``(C, h, w)`` of a tile, or ``None`` if they are not kept or damaged."""
         place = tile.grid_row, tile.grid_column
-        self._seen.add(place)
-        record = self._records.get(place)
-        if record is None:
+        self._unasked.discard(place)
+        if place not in self._records:
             return None
         try:
-            self._in.seek(record.offset)
-            payload = self._in.read(record.length)
+            head = self._read_head(self._records[place])
+            payload = b"" if head is None else self._in.read(head.length)
         except OSError:
-            payload = b""
-        if len(payload) != record.length or zlib.crc32(payload) != record.checksum:
+            head = None
+        if head is None or len(payload) != head.length or zlib.crc32(payload) != head.checksum:
             del self._records[place]
             return None
         planes = np.frombuffer(zlib.decompress(payload), np.uint8).reshape(4, -1)
-        logits: NDArray[np.float32] = planes.T.copy().view("<f4").reshape(record.shape).astype(np.float32, copy=False)
+        logits: NDArray[np.float32] = planes.T.copy().view("<f4").reshape(head.shape).astype(np.float32, copy=False)
         return logits
 
     def add(self, tile: Tile, logits: NDArray[np.float32]) -> None:
@@ -121,7 +121,7 @@ class Journal:
         They stay if some were not asked for: those are of a larger run that was stopped.
         """
         self._settle()
-        if self._seen.issuperset(self._records):
+        if not self._unasked:
             self._records.clear()
 
     def close(self) -> None:
@@ -136,18 +136,24 @@ class Journal:
     def _scan(self) -> None:
         """Find the records and cut off what a stopped run left half-written."""
         size = os.fstat(self._in.fileno()).st_size
-        head = HEADER.size + CHECKSUM.size
-        while self._end + head <= size:
-            self._in.seek(self._end)
-            header = self._in.read(HEADER.size)
-            (checksum,) = CHECKSUM.unpack(self._in.read(CHECKSUM.size))
-            magic, row, column, *shape, length, payload_checksum = HEADER.unpack(header)
-            start = self._end + head
-            if magic != MAGIC or zlib.crc32(header) != checksum or start + length > size:
+        while (head := self._read_head(self._end)) is not None:
+            end = self._end + HEAD_BYTES + head.length
+            if end > size:
                 break
-            self._records[row, column] = _Record(start, length, payload_checksum, (shape[0], shape[1], shape[2]))
-            self._end = start + length
+            self._records[head.place] = self._end
+            self._end = end
+        self._unasked = set(self._records)
         self._out.truncate(self._end)
+
+    def _read_head(self, start: int) -> _Head | None:
+        """Read the head of the record that begins at `start`; ``None`` if there is none, or a damaged one."""
+        self._in.seek(start)
+        content = self._in.read(HEAD_BYTES)
+        header = content[: HEADER.size]
+        if len(content) < HEAD_BYTES or CHECKSUM.pack(zlib.crc32(header)) != content[HEADER.size :]:
+            return None
+        magic, row, column, classes, height, width, length, checksum = HEADER.unpack(header)
+        return _Head((row, column), (classes, height, width), length, checksum) if magic == MAGIC else None
 
     def _append(self, tile: Tile, logits: NDArray[np.float32]) -> None:
         # Equal bytes of neighbouring values side by side compress better: signs and exponents hardly change.
@@ -159,10 +165,8 @@ class Journal:
             raise OSError(errno.ENOSPC, "the disk is nearly full")
         self._out.write(header + CHECKSUM.pack(zlib.crc32(header)) + payload)
         self._out.flush()
-        start = self._end + HEADER.size + CHECKSUM.size
-        shape = (logits.shape[0], logits.shape[1], logits.shape[2])
-        self._records[tile.grid_row, tile.grid_column] = _Record(start, len(payload), checksum, shape)
-        self._end = start + len(payload)
+        self._records[tile.grid_row, tile.grid_column] = self._end
+        self._end += HEAD_BYTES + len(payload)
 
     def _settle(self) -> None:
         """Wait for the record that is being written; stop keeping tiles if it failed."""

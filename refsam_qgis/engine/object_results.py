@@ -14,12 +14,11 @@ from rasterio.windows import Window
 from .events import Reporter, check_cancelled
 from .job import PolygonOptions
 from .rasters.drawing import DrawnPolygons
-from .rasters.mosaic import BLOCK_ROWS
 from .rasters.objects import PixelGrid
 from .rasters.outlines import finish_outlines
 from .rasters.outputs import OutputFiles
 from .rasters.source import RasterSource
-from .rasters.writers import RowWriter, write_prompted
+from .rasters.writers import BLOCK, PieceWriter, write_prompted
 
 SUFFIXES = {"polygons": (".gpkg",), "mask": (".tif", ".tiff"), "report": (".json",)}
 NOTHING = 0
@@ -101,8 +100,8 @@ def _write_numbers(path: str, found: FoundObjects, raster: RasterSource, window:
     numbers = np.concatenate([[NOTHING], found.object_ids]).astype(np.int32)
     left, top, width, height = (int(v) for v in (window.col_off, window.row_off, window.width, window.height))
     transform = raster.transform * Affine.translation(left, top)
-    with RowWriter(path, width, height, raster.crs, transform, "int32", NOTHING, ["object number"]) as writer:
-        for row in range(0, height, BLOCK_ROWS):
+    with PieceWriter(path, width, height, raster.crs, transform, "int32", NOTHING, ["object number"]) as writer:
+        for row in range(0, height, BLOCK):
             check_cancelled(reporter)
-            rows = Window(left, top + row, width, min(BLOCK_ROWS, height - row))
-            writer.write(row, numbers[drawn.draw(rows)][None])
+            rows = Window(left, top + row, width, min(BLOCK, height - row))
+            writer.write(row, 0, numbers[drawn.draw(rows)][None])

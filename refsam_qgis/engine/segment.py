@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -21,6 +22,8 @@ from scipy.special import expit
 
 from refsam_qgis import __version__
 
+from .background import consumer
+from .encodings import EncodingCache, PortableEncodings, open_encodings
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
@@ -28,7 +31,7 @@ from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
 from .rasters.grid import Extent, Tile, TileGrid, target_window
-from .rasters.mosaic import RowBlock, TileLogits, blend
+from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
@@ -38,7 +41,7 @@ from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
     PROBABILITY_NODATA,
-    RowWriter,
+    PieceWriter,
     mask_writer,
     probability_writer,
     write_polygons,
@@ -50,8 +53,12 @@ from .session import Session
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
-PREFETCHED_TILES = 2
+READERS = 2
+"""Threads that read the raster."""
+PREFETCHED_TILES = 3
 """Tiles read ahead while the model works."""
+WAITING_TILES = 4
+"""Answers of the model that may wait to be blended, made polygons of and written, all of which a thread does."""
 SUFFIXES = {
     "polygons": (".gpkg",),
     "mask": (".tif", ".tiff"),
@@ -63,7 +70,30 @@ LOADED = 0.05
 SEGMENTED = 0.97
 """Progress when the last tile is done and polygons are to be finished."""
 
-TileRead = tuple[Tile, NDArray[np.uint8], NDArray[np.bool_]]
+
+
+class _Result(NamedTuple):
+    """The model's answer on a tile: ``(C, h, w)`` float32 in its own resolution, and validity ``(side, side)``."""
+
+    tile: Tile
+    logits: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+class _TileRead(NamedTuple):
+    """What is known of a tile beforehand.
+
+    Attributes:
+        tile: Its place.
+        rgb: ``(3, side, side)`` uint8.
+        valid: ``(side, side)`` bool.
+        stored: What an earlier run has stored of its encoding.
+    """
+
+    tile: Tile
+    rgb: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    stored: dict[str, torch.Tensor] | None
 
 
 def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None) -> dict[str, Any]:
@@ -99,8 +129,8 @@ def segment_raster(
 
     Returns:
         ``object_count``, ``device``, ``classes`` (name, id, object_count, area_m2), ``tiles`` (that the model saw),
-        ``tiles_kept`` (by an earlier run), ``tile_size``, ``seconds``, ``seconds_per_tile`` and ``outputs`` (paths by
-        name).
+        ``tiles_kept`` (by an earlier run), ``encodings_reused`` (for tiles the model saw), ``tile_size``, ``seconds``,
+        ``seconds_per_tile`` and ``outputs`` (paths by name).
 
     Raises:
         RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
@@ -128,8 +158,11 @@ def segment_raster(
         job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
         key = _journal_key(raster, grid, references, job.model, model)
-        with open_journal(key, reporter) as journal:
-            run = _TileRun(raster, grid, window, journal, reporter)
+        with (
+            open_journal(key, reporter) as journal,
+            open_encodings(job.keep_encodings, raster, side, job.model, model) as encodings,
+        ):
+            run = _TileRun(raster, grid, window, journal, encodings, reporter)
             with clock.stage("tiles"):
                 found = run.segment(model, described, references, outputs, extent, job)
             with clock.stage("polygons"):
@@ -144,6 +177,7 @@ def segment_raster(
                 "classes": _class_summary(names, table),
                 "tiles": run.tiles_done,
                 "tiles_kept": run.tiles_kept,
+                "encodings_reused": run.encodings_reused,
                 "tile_size": side,
                 "seconds": round(clock.seconds, 3),
                 "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
@@ -172,21 +206,30 @@ class _TileRun:
         tiles_done: Tiles the model saw.
         tiles_kept: Tiles that an earlier run had finished.
         tiles_skipped: Tiles without a valid pixel.
+        encodings_reused: Tiles that the model saw by the encoding that an earlier run had stored.
         seconds: Wall time of the pass.
     """
 
     def __init__(
-        self, raster: RasterSource, grid: TileGrid, window: Window, journal: Journal, reporter: Reporter
+        self,
+        raster: RasterSource,
+        grid: TileGrid,
+        window: Window,
+        journal: Journal,
+        encodings: EncodingCache,
+        reporter: Reporter,
     ) -> None:
         self.tiles_done = 0
         self.tiles_kept = 0
         self.tiles_skipped = 0
+        self.encodings_reused = 0
         self.seconds = 0.0
         self._raster = raster
         self._grid = grid
         self._window = window
         self._pixels = PixelGrid.of(raster, window)
         self._journal = journal
+        self._encodings = encodings
         self._reporter = reporter
 
     def segment(
@@ -200,7 +243,7 @@ class _TileRun:
     ) -> ObjectTable:
         """Write the mask and the probabilities where asked, and return the objects with their pixel outlines."""
         names = [reference.name for reference in references.classes]
-        vectoriser = Vectoriser(self._pixels, job.polygons)
+        vectoriser = Vectoriser(self._pixels, int(self._window.width), job.polygons)
         started = time.monotonic()
         with ExitStack() as stack:
             mask, probability = (
@@ -214,13 +257,19 @@ class _TileRun:
                     (_probability_path(outputs, job), probability_writer),
                 )
             )
-            # Shut down before the raster closes: a read may still be under way when something fails.
-            reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tile-reader"))
-            tiles = self._predict(model, described, reader)
-            for block in blend(self._grid, self._window, tiles, len(described)):
-                check_cancelled(self._reporter)
-                inside = _inside(block, self._window, extent)
-                _use(block, inside, len(names), job.threshold, mask, probability, vectoriser)
+
+            @torch.inference_mode()
+            def use(results: Iterable[_Result]) -> None:
+                tiles = (self._enlarged(result) for result in results)
+                for piece in blend(self._grid, self._window, tiles, len(described)):
+                    inside = _inside(piece, self._window, extent)
+                    _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
+
+            # Both are shut down before writers and raster close: they may still be at work when something fails.
+            reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
+            user = stack.enter_context(consumer(use, WAITING_TILES, "tile-user", self._reporter))
+            for result in self._predict(model, described, reader):
+                user.put(result)
         self.seconds = time.monotonic() - started
         return vectoriser.finish()
 
@@ -240,57 +289,76 @@ class _TileRun:
         return finish_objects(found, self._pixels, job.polygons)
 
     @torch.inference_mode()
-    def _logits(
-        self, model: ReferenceSegmenter, described: Sequence[Any], rgb: NDArray[np.uint8], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def _logits(self, model: ReferenceSegmenter, described: Sequence[Any], read: _TileRead) -> NDArray[np.float32]:
         """Run the model on one tile: ``(C, h, w)`` in the model's own resolution."""
-        encoding = model.encode(
-            torch.from_numpy(rgb)[None].to(model.device), torch.from_numpy(valid)[None].to(model.device)
-        )
+        encoding = self._encode(model, read)
         logits: NDArray[np.float32] = torch.cat([model.segment(encoding, one) for one in described]).numpy()
         return logits
 
+    def _encode(self, model: ReferenceSegmenter, read: _TileRead) -> Any:
+        """Encode a tile, or take what an earlier run has stored."""
+        images = torch.from_numpy(read.rgb)[None].to(model.device)
+        valid = torch.from_numpy(read.valid)[None].to(model.device)
+        if read.stored is not None and isinstance(model, PortableEncodings):
+            try:
+                encoding = model.restore_encoding(read.stored, images, valid)
+                self.encodings_reused += 1
+                return encoding
+            except ValueError:
+                self._encodings.drop(read.tile)
+        encoding = model.encode(images, valid)
+        if isinstance(model, PortableEncodings):
+            self._encodings.offer(read.tile, partial(model.dump_encoding, encoding))
+        return encoding
+
     def _predict(
         self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
-    ) -> Iterator[TileLogits]:
+    ) -> Iterator[_Result]:
         """Give the logits of the tiles that hold a valid pixel, of the model or of an earlier run."""
-        tiles = list(self._grid.tiles(self._window))
-        kept = sum(tile in self._journal for tile in tiles)
+        total = self._grid.count(self._window)
+        kept = sum(tile in self._journal for tile in self._grid.tiles(self._window))
         if kept:
-            self._reporter.log(f"{kept} of {len(tiles)} tiles were done in an earlier run.")
+            self._reporter.log(f"{kept} of {total} tiles were done in an earlier run.")
         computing = 0.0
-        for number, (tile, rgb, valid) in enumerate(self._read_ahead(tiles, reader)):
+        for number, read in enumerate(self._read_ahead(reader)):
             check_cancelled(self._reporter)
-            to_come = len(tiles) - number - (kept - self.tiles_kept)
+            to_come = total - number - (kept - self.tiles_kept)
             left = computing / self.tiles_done * to_come if self.tiles_done else None
-            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / len(tiles), "Segmenting", left)
-            if not valid.any():
+            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
+            if not read.valid.any():
                 self.tiles_skipped += 1
                 continue
-            logits = self._journal.get(tile)
+            logits = self._journal.get(read.tile)
             if logits is None:
                 started = time.monotonic()
-                logits = self._logits(model, described, rgb, valid)
+                logits = self._logits(model, described, read)
                 computing += time.monotonic() - started
-                self._journal.add(tile, logits)
+                self._journal.add(read.tile, logits)
                 self.tiles_done += 1
             else:
                 self.tiles_kept += 1
-            yield TileLogits(tile, resize_logits(torch.from_numpy(logits), self._grid.side).numpy(), valid)
+            yield _Result(read.tile, logits, read.valid)
 
-    def _read_ahead(self, tiles: Sequence[Tile], reader: ThreadPoolExecutor) -> Iterator[TileRead]:
+    def _enlarged(self, result: _Result) -> TileLogits:
+        """Bring the model's answer to the resolution of the tile."""
+        logits = resize_logits(torch.from_numpy(result.logits), self._grid.side).numpy()
+        return TileLogits(result.tile, logits, result.valid)
+
+    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[_TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
-        pending: deque[Future[TileRead]] = deque()
-        for tile in tiles:
+        pending: deque[Future[_TileRead]] = deque()
+        for tile in self._grid.tiles(self._window):
             pending.append(reader.submit(self._read, tile))
             if len(pending) > PREFETCHED_TILES:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
-    def _read(self, tile: Tile) -> TileRead:
+    def _read(self, tile: Tile) -> _TileRead:
         side = self._grid.side
-        return tile, *self._raster.read(Window(tile.column, tile.row, side, side))
+        rgb, valid = self._raster.read(Window(tile.column, tile.row, side, side))
+        needed = valid.any() and tile not in self._journal
+        return _TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
 def _tile_side(
@@ -340,39 +408,40 @@ def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:
     return asked
 
 
-def _inside(block: RowBlock, window: Window, extent: Extent | None) -> NDArray[np.bool_]:
+def _inside(piece: Piece, window: Window, extent: Extent | None) -> NDArray[np.bool_]:
     if extent is None:
-        return block.valid
-    height, width = block.valid.shape
-    return block.valid & extent.contains(Window(window.col_off, window.row_off + block.row, width, height))
+        return piece.valid
+    height, width = piece.valid.shape
+    left, top = window.col_off + piece.column, window.row_off + piece.row
+    return piece.valid & extent.contains(Window(left, top, width, height))
 
 
 def _use(
-    block: RowBlock,
+    piece: Piece,
     valid: NDArray[np.bool_],
     classes: int,
     threshold: float,
-    mask: RowWriter | None,
-    probability: RowWriter | None,
+    mask: PieceWriter | None,
+    probability: PieceWriter | None,
     vectoriser: Vectoriser,
 ) -> None:
-    """Turn finished rows into classes and hand them on.
+    """Turn finished pixels into classes and hand them on.
 
     The most probable class wins if it reaches the threshold, and if the negatives (what follows the classes) do not
     win the pixel.
     """
-    logits, rivals = block.logits[:classes], block.logits[classes:]
+    logits, rivals = piece.logits[:classes], piece.logits[classes:]
     probabilities = expit(logits)
     if probability is not None:
-        probability.write(block.row, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
+        probability.write(piece.row, piece.column, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
     scores = probabilities.max(axis=0)
     found = valid & (scores >= threshold)
     for rival in rivals:
         found &= logits.max(axis=0) >= rival
     class_ids = np.where(found, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
     if mask is not None:
-        mask.write(block.row, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
-    vectoriser.add(class_ids, scores)
+        mask.write(piece.row, piece.column, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
+    vectoriser.add(piece.row, piece.column, class_ids, scores)
 
 
 def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, Any]]:

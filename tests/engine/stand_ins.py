@@ -59,6 +59,31 @@ class CoarseSegmenter(ColourSegmenter):
         return torch.nn.functional.avg_pool2d(super().segment(encoding, reference), 4)
 
 
+class PortableSegmenter(CoarseSegmenter):
+    """Its encodings can be stored; what they are of is worked out from the pixels again."""
+
+    def __init__(self, kind: str = "colours") -> None:
+        super().__init__()
+        self.kind = kind
+
+    def encoding_kind(self) -> list[str]:
+        return [self.kind]
+
+    def encode(self, images: Tensor, valid: Tensor) -> Tensor:
+        return super().encode(images, valid) / 3
+
+    def segment(self, encoding: Tensor, reference: Tensor) -> Tensor:
+        return super().segment(encoding * 3, reference)
+
+    def dump_encoding(self, encoding: Tensor) -> dict[str, Tensor]:
+        return {"colours": encoding}
+
+    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> Tensor:
+        if "colours" not in tensors or tensors["colours"].shape != images.shape:
+            raise ValueError("the tensors hold no colours")
+        return tensors["colours"]
+
+
 class Recorder(SilentReporter):
     """Keeps what it hears, and cancels after so many progress events if asked to."""
 

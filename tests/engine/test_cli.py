@@ -35,7 +35,7 @@ def test_every_field_of_a_segment_job_has_a_flag():
         "--device", "cpu", "--bands", "3", "2", "1", "--stretch", "none", "--extent", "0", "1", "2", "3", "--tile-size",
         "512", "--overlap", "25", "--threshold", "0.4", "--min-area", "3", "--simplify", "1", "--mask", "m.tif",
         "--fill-holes", "2", "--right-angles", "--separate", "0.2", "--negatives", "n.gpkg",
-        "--probability", "p.tif", "--report", "r.json",
+        "--probability", "p.tif", "--report", "r.json", "--no-encodings",
     )  # fmt: skip
     default = to_dict(SegmentJob(input="", references=type(job.references)(vector="")))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -40,12 +41,14 @@ from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
 from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
+from refsam_qgis.engine.tensor_files import write_tensors
 from tests.engine.stand_ins import (
     BLUE,
     HALF_METRE,
     RED,
     CoarseSegmenter,
     ColourSegmenter,
+    PortableSegmenter,
     RampSegmenter,
     Recorder,
     painted,
@@ -312,6 +315,45 @@ def test_a_failure_leaves_nothing(scene, outputs, error):
     assert list(Path(outputs.mask).parent.iterdir()) == []
 
 
+def test_a_failure_to_write_leaves_nothing(wide, outputs, monkeypatch):
+    """It happens in another thread, in the middle of the run."""
+    raster, marks = wide
+    written = []
+
+    def full(self, i, j):
+        written.append((i, j))
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("refsam_qgis.engine.rasters.writers.PieceWriter._write_block", full)
+    with pytest.raises(RefSAMError, match="cannot be written") as caught:
+        run(raster, marks, outputs, CoarseSegmenter())
+    assert caught.value.code == "disk" and list(Path(outputs.mask).parent.iterdir()) == []
+
+
+def test_the_path_moves_no_more_than_it_must(wide, outputs, monkeypatch):
+    """Each tile is read once, encoded once, and goes to the model as 8 bits a value."""
+    raster, marks = wide
+    reads, moved = [], []
+    read_window = RasterSource.read
+
+    def counting_read(self, window):
+        reads.append((window.col_off, window.row_off, window.width, window.height))
+        return read_window(self, window)
+
+    class Counting(CoarseSegmenter):
+        def encode(self, images, valid):
+            moved.append(images.numel() * images.element_size() + valid.numel() * valid.element_size())
+            return super().encode(images, valid)
+
+    model = Counting()
+    monkeypatch.setattr(RasterSource, "read", counting_read)
+    tiles = run(raster, marks, outputs, model)["tiles"]
+    of_tiles = [window for window in reads if window[2:] == (224, 224)]
+    assert tiles == 20 and len(of_tiles) == len(set(of_tiles)) == tiles + 1  # one is the reference chip
+    assert model.tiles == tiles and moved == [4 * 224 * 224] * tiles
+
+
 def test_cancelling_leaves_nothing(scene, outputs):
     _, raster, marks = scene
     with pytest.raises(JobCancelled):
@@ -401,6 +443,36 @@ def test_a_failure_in_the_middle_keeps_the_tiles(wide, outputs):
     model = Failing(RuntimeError("never"))
     model._calls = 3
     assert run(raster, marks, outputs, model)["tiles_kept"] == 2
+
+
+def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, write_vector, private_home):
+    """The results are those of a run that has nothing to go by."""
+    raster, marks = wide
+    other = write_vector([mark_at(HALF_METRE, 300, 400)], "other.gpkg", kind=["other"])
+    alone = PortableSegmenter()
+    cold = run(raster, other, outputs, alone, keep_encodings=False)
+    expected = contents(outputs)
+    assert cold["encodings_reused"] == 0 and not (private_home / "cache" / "encodings").exists()
+    first = run(raster, marks, outputs, PortableSegmenter())
+    assert first["encodings_reused"] == 0
+    model = PortableSegmenter()
+    second = run(raster, other, outputs, model, overlap=12.5)
+    assert (model.tiles, second["tiles"], second["encodings_reused"]) == (0, cold["tiles"], cold["tiles"])
+    assert contents(outputs) == expected
+    model = PortableSegmenter()
+    assert run(raster, other, outputs, model, stretch="percentile")["encodings_reused"] == 0
+    assert model.tiles == cold["tiles"]
+
+
+def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home):
+    raster, marks = wide
+    result = run(raster, marks, outputs, PortableSegmenter())
+    stored = sorted((private_home / "cache" / "encodings").glob("*/*"))
+    assert len(stored) == result["tiles"]
+    write_tensors(stored[0], {"foreign": torch.zeros(3)})
+    model = PortableSegmenter()
+    assert run(raster, marks, outputs, model)["encodings_reused"] == result["tiles"] - 1
+    assert model.tiles == 1 and run(raster, marks, outputs, PortableSegmenter())["encodings_reused"] == result["tiles"]
 
 
 KILLED = """

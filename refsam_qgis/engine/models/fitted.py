@@ -72,7 +72,7 @@ class FittedSegmenter:
     @torch.inference_mode()
     def detail(self, frozen: FrozenEncoding) -> DetailedEncoding:
         """Put the pixel features beside what the frozen encoder says of tiles."""
-        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self.model.sam)))
+        return _detailed(frozen, self.model.sam)
 
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
@@ -81,6 +81,19 @@ class FittedSegmenter:
         prototypes = reference.prototypes.expand(len(prior))
         logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
         return logits.float().cpu()
+
+    def encoding_kind(self) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them."""
+        return self._plain.encoding_kind()
+
+    def dump_encoding(self, encoding: DetailedEncoding) -> dict[str, Tensor]:
+        """Return what the encoder computed as tensors to store; pixel features are sooner computed again."""
+        return encoding.frozen.dump()
+
+    @torch.inference_mode()
+    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> DetailedEncoding:
+        """Return the stored encoding of tiles ``(B, 3, T, T)``, with their pixel features."""
+        return self.detail(self._plain.restore_encoding(tensors, images, valid))
 
     def dump_reference(self, reference: FittedReference) -> dict[str, Tensor]:
         """Return prototypes and head as tensors to store."""
@@ -115,8 +128,7 @@ class FittedStockSegmenter:
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
         """Encode target tiles ``(B, 3, T, T)``, and compute their pixel features."""
-        frozen = self._free.encode(images, valid)
-        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._free.sam)))
+        return _detailed(self._free.encode(images, valid), self._free.sam)
 
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
@@ -125,6 +137,19 @@ class FittedStockSegmenter:
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._free.draw(encoding.frozen.features, coarse, fine).float().cpu()
 
+    def encoding_kind(self) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them."""
+        return self._free.encoding_kind()
+
+    def dump_encoding(self, encoding: DetailedEncoding) -> dict[str, Tensor]:
+        """Return what the encoder computed as tensors to store; pixel features are sooner computed again."""
+        return encoding.frozen.dump()
+
+    @torch.inference_mode()
+    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> DetailedEncoding:
+        """Return the stored encoding of tiles ``(B, 3, T, T)``, with their pixel features."""
+        return _detailed(self._free.restore_encoding(tensors, images, valid), self._free.sam)
+
     def dump_reference(self, reference: FittedHead) -> dict[str, Tensor]:
         """Return the head as tensors to store."""
         return reference.dump()
@@ -132,6 +157,10 @@ class FittedStockSegmenter:
     def restore_reference(self, tensors: dict[str, Tensor]) -> FittedHead:
         """Return a stored head."""
         return FittedHead.restore(tensors, self.device)
+
+
+def _detailed(frozen: FrozenEncoding, sam: Any) -> DetailedEncoding:
+    return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, sam)))
 
 
 def _colours(pixels: Tensor, sam: Any) -> Tensor:

@@ -19,7 +19,7 @@ from .cells import average_cells
 from .decoder import decode
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import compute_pseudo_mask
-from .sam import GRID, PATCH, freeze
+from .sam import GRID, PATCH, freeze, normalise
 from .segmenter import FOREGROUND, UNMARKED, Shots
 from .virefsam import FrozenEncoding, encode_shots, encode_tiles
 
@@ -101,6 +101,19 @@ class TrainingFreeSegmenter:
         """
         tiles = range(len(prior))
         return torch.stack([self._decode_components(features[i : i + 1], prior[i], fine[i]) for i in tiles])
+
+    def encoding_kind(self) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them."""
+        return ["features", len(self.sam.image_encoder.blocks), "prefix", 0]
+
+    def dump_encoding(self, encoding: FrozenEncoding) -> dict[str, Tensor]:
+        """Return what the encoder computed as tensors to store."""
+        return encoding.dump()
+
+    @torch.inference_mode()
+    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> FrozenEncoding:
+        """Return the stored encoding of tiles ``(B, 3, T, T)``."""
+        return FrozenEncoding.restore(tensors, normalise(images.to(self.device), valid.to(self.device), self.sam))
 
     def dump_reference(self, reference: CalibratedPrototypes) -> dict[str, Tensor]:
         """Return the prototypes and their threshold as tensors to store."""

@@ -36,6 +36,23 @@ class FrozenEncoding:
     features: Tensor
     prefix: Tensor | None = None
 
+    def dump(self) -> dict[str, Tensor]:
+        """Return what the encoder computed as tensors to store."""
+        kept = {"features": self.features, "prefix": self.prefix}
+        return {name: tensor.cpu() for name, tensor in kept.items() if tensor is not None}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], pixels: Tensor) -> FrozenEncoding:
+        """Return a stored encoding of normalised pixels ``(B, 3, S, S)``, on their device.
+
+        Raises:
+            ValueError: If the tensors are those of something else.
+        """
+        if "features" not in tensors or len(tensors["features"]) != len(pixels):
+            raise ValueError("the tensors hold no features of as many tiles")
+        features, prefix = tensors["features"], tensors.get("prefix")
+        return cls(pixels, features.to(pixels.device), None if prefix is None else prefix.to(pixels.device))
+
 
 class ViRefSAM(nn.Module):
     """Segments the class of reference prototypes in target tiles.
@@ -183,6 +200,19 @@ class ViRefSAMSegmenter:
         """Logits ``(B, 4h, 4w)`` of one class."""
         logits: Tensor = self.model(encoding, reference.expand(encoding.features.shape[0]))[0]
         return logits.float().cpu()
+
+    def encoding_kind(self) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them."""
+        return ["features", self.model.feature_depth, "prefix", self.model.prefix_depth]
+
+    def dump_encoding(self, encoding: FrozenEncoding) -> dict[str, Tensor]:
+        """Return what the encoder computed as tensors to store."""
+        return encoding.dump()
+
+    @torch.inference_mode()
+    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> FrozenEncoding:
+        """Return the stored encoding of tiles ``(B, 3, T, T)``."""
+        return FrozenEncoding.restore(tensors, normalise(images.to(self.device), valid.to(self.device), self.model.sam))
 
     def dump_reference(self, reference: Prototypes) -> dict[str, Tensor]:
         """Return the prototypes as tensors to store."""

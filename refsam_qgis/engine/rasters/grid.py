@@ -65,10 +65,18 @@ class TileGrid:
 
     def tiles(self, window: Window) -> Iterator[Tile]:
         """Yield the tiles that touch a window of the raster, row by row."""
-        columns = self._touching(int(window.col_off), int(window.width), self.columns)
-        for i in self._touching(int(window.row_off), int(window.height), self.rows):
+        columns = self.columns_touching(window)
+        for i in self._rows_touching(window):
             for j in columns:
                 yield Tile(i, j, i * self.stride, j * self.stride)
+
+    def count(self, window: Window) -> int:
+        """Number of tiles that touch a window of the raster."""
+        return len(self._rows_touching(window)) * len(self.columns_touching(window))
+
+    def columns_touching(self, window: Window) -> range:
+        """Columns of the grid whose tiles touch a window of the raster."""
+        return self._touching(int(window.col_off), int(window.width), self.columns)
 
     def weights(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the blending weights along the rows and along the columns of a tile, each ``(side,)`` in 0..1.
@@ -77,6 +85,9 @@ class TileGrid:
         over all tiles of the grid sum to one at every pixel, so blending needs no division.
         """
         return self._profile(tile.grid_row, self.rows), self._profile(tile.grid_column, self.columns)
+
+    def _rows_touching(self, window: Window) -> range:
+        return self._touching(int(window.row_off), int(window.height), self.rows)
 
     def _touching(self, start: int, length: int, count: int) -> range:
         first = max(0, (start - self.side) // self.stride + 1)
@@ -154,3 +165,9 @@ def target_window(
             "ymax in the raster's CRS.",
         )
     return window, extent
+
+
+def common(a_start: int, a_length: int, b_start: int, b_length: int) -> tuple[slice, slice]:
+    """Return what two intervals share, counted from the start of each; it ends before it starts if that is nothing."""
+    start, stop = max(a_start, b_start), min(a_start + a_length, b_start + b_length)
+    return slice(start - a_start, stop - a_start), slice(start - b_start, stop - b_start)

@@ -1,4 +1,4 @@
-"""Tiles blended into rows of a mosaic, streaming from top to bottom."""
+"""Tiles blended into pieces of a mosaic, streaming from top to bottom."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from .grid import Tile, TileGrid
+from .grid import Tile, TileGrid, common
 
-BLOCK_ROWS = 256
-"""Rows of a finished block: a whole number of the output GeoTIFFs' blocks, so that none is written twice."""
+PIECE_PIXELS = 2**20
+"""Pixels from which a piece is handed on: enough that what is done piece by piece is done quickly."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,28 @@ class TileLogits:
 
 
 @dataclass(frozen=True)
-class RowBlock:
-    """Finished rows of a mosaic.
+class Piece:
+    """A finished rectangle of a mosaic.
 
     Attributes:
         row: First row, counted from the top of the mosaic's window.
-        logits: ``(C, h, W)`` float32.
-        valid: ``(h, W)`` bool.
+        column: First column, counted from its left.
+        logits: ``(C, h, w)`` float32; they mean nothing where `valid` is False.
+        valid: ``(h, w)`` bool.
     """
 
     row: int
+    column: int
     logits: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
 
-def blend(grid: TileGrid, window: Window, tiles: Iterable[TileLogits], classes: int) -> Iterator[RowBlock]:
-    """Blend tiles into the rows of a window.
+def blend(grid: TileGrid, window: Window, tiles: Iterable[TileLogits], classes: int) -> Iterator[Piece]:
+    """Blend tiles into pieces of a window.
 
-    Memory is bounded by ``classes x (side + BLOCK_ROWS) x window width``: rows leave as soon as no later tile can touch
-    them. Every pixel sums its tiles in the grid's order, so a run on a part gives the same bits as a run on the whole.
+    What a tile does not share with later ones is finished with it, so all that waits is what a row of tiles shares with
+    the next: memory is bounded by ``classes x (overlap x window width + a piece + a tile)``. Every pixel sums its tiles
+    in the grid's order, so a run on a part gives the same bits as a run on the whole.
 
     Args:
         grid: The raster's tiles.
@@ -58,48 +61,85 @@ def blend(grid: TileGrid, window: Window, tiles: Iterable[TileLogits], classes: 
         classes: Number of classes C.
 
     Yields:
-        Blocks of `BLOCK_ROWS` rows (the last may be lower) that cover the window from top to bottom.
+        Pieces that do not overlap, row by row: those beside each other have the same rows. Together they hold every
+        valid pixel of the window.
     """
-    height, width = int(window.height), int(window.width)
-    unfinished: dict[int, RowBlock] = {}
-
-    def block(index: int) -> RowBlock:
-        if index not in unfinished:
-            rows = min(BLOCK_ROWS, height - index * BLOCK_ROWS)
-            unfinished[index] = RowBlock(
-                index * BLOCK_ROWS,
-                np.zeros((classes, rows, width), np.float32),
-                np.zeros((rows, width), np.bool_),
-            )
-        return unfinished[index]
-
-    finished = 0
+    seams = _Seams(grid, window, classes)
+    beside: list[Piece] = []
     for result in tiles:
-        top = result.tile.row - int(window.row_off)
-        while (finished + 1) * BLOCK_ROWS <= top:
-            yield block(finished)
-            del unfinished[finished]
-            finished += 1
-        first_row, last_row = max(0, top), min(height, top + grid.side) - 1
-        for index in range(first_row // BLOCK_ROWS, last_row // BLOCK_ROWS + 1):
-            _add(block(index), grid, window, result)
-    while finished * BLOCK_ROWS < height:
-        yield block(finished)
-        del unfinished[finished]
-        finished += 1
+        finished = _inside(seams.join(result), result, grid, window)
+        if finished is None:
+            continue
+        if beside and not (_adjoin(beside[-1], finished) and sum(p.valid.size for p in beside) < PIECE_PIXELS):
+            yield _joined(beside)
+            beside = []
+        beside.append(finished)
+    if beside:
+        yield _joined(beside)
 
 
-def _add(block: RowBlock, grid: TileGrid, window: Window, result: TileLogits) -> None:
-    """Add the part of a tile that falls on a block."""
-    rows, tile_rows = _common(block.row, block.valid.shape[0], result.tile.row - int(window.row_off), grid.side)
-    columns, tile_columns = _common(0, block.valid.shape[1], result.tile.column - int(window.col_off), grid.side)
-    along_rows, along_columns = grid.weights(result.tile)
-    weights = along_rows[tile_rows, None] * along_columns[None, tile_columns]
-    block.logits[:, rows, columns] += result.logits[:, tile_rows, tile_columns] * weights
-    block.valid[rows, columns] |= result.valid[tile_rows, tile_columns]
+class _Seams:
+    """What tiles share with later ones: a band along a row of tiles, and a strip beside the last tile.
+
+    Where tiles were left out there is no valid pixel, so it does not matter that band and strip are then of others.
+    """
+
+    def __init__(self, grid: TileGrid, window: Window, classes: int) -> None:
+        self._grid = grid
+        self._columns = grid.columns_touching(window)
+        width = len(self._columns) * grid.stride + grid.overlap
+        self._band = np.zeros((classes, grid.overlap, width), np.float32)
+        self._strip = np.zeros((classes, grid.side, grid.overlap), np.float32)
+        self._last = (-1, -1)
+
+    def join(self, result: TileLogits) -> NDArray[np.float32]:
+        """Add a tile to what the earlier ones left for it.
+
+        Returns:
+            ``(C, side, side)``: sums that are finished but for what is shared with the next tiles, below and right.
+        """
+        grid, tile = self._grid, result.tile
+        first = (tile.grid_column - self._columns.start) * grid.stride
+        width = _finished_length(tile.grid_column, grid.columns, grid)
+        below = self._band[:, :, first : first + width]
+        along_rows, along_columns = grid.weights(tile)
+        total = np.zeros_like(result.logits)
+        total[:, : grid.overlap, :width] += below
+        if self._last == (tile.grid_row, tile.grid_column - 1):
+            total[:, :, : grid.overlap] += self._strip
+        total += result.logits * (along_rows[:, None] * along_columns[None])
+        below[:] = total[:, grid.stride :, :width]
+        self._strip = total[:, :, grid.stride :].copy()
+        self._last = tile.grid_row, tile.grid_column
+        return total
 
 
-def _common(a_start: int, a_length: int, b_start: int, b_length: int) -> tuple[slice, slice]:
-    """Return the overlap of two intervals, relative to the start of each."""
-    start, stop = max(a_start, b_start), min(a_start + a_length, b_start + b_length)
-    return slice(start - a_start, stop - a_start), slice(start - b_start, stop - b_start)
+def _finished_length(index: int, count: int, grid: TileGrid) -> int:
+    """Pixels from the start of a tile along one axis that no next tile shares; nothing follows the last one."""
+    return grid.side if index == count - 1 else grid.stride
+
+
+def _inside(total: NDArray[np.float32], result: TileLogits, grid: TileGrid, window: Window) -> Piece | None:
+    """Cut out what is finished with a tile and lies in the window."""
+    tile = result.tile
+    height = _finished_length(tile.grid_row, grid.rows, grid)
+    width = _finished_length(tile.grid_column, grid.columns, grid)
+    in_window, rows = common(int(window.row_off), int(window.height), tile.row, height)
+    across_window, columns = common(int(window.col_off), int(window.width), tile.column, width)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return None
+    return Piece(in_window.start, across_window.start, total[:, rows, columns], result.valid[rows, columns])
+
+
+def _adjoin(left: Piece, right: Piece) -> bool:
+    return left.row == right.row and left.column + left.valid.shape[1] == right.column
+
+
+def _joined(beside: list[Piece]) -> Piece:
+    """Make one piece of some beside each other."""
+    return Piece(
+        beside[0].row,
+        beside[0].column,
+        np.concatenate([piece.logits for piece in beside], axis=2),
+        np.concatenate([piece.valid for piece in beside], axis=1),
+    )

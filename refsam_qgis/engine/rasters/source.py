@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from types import TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ CACHE_BYTES = 128 * 2**20
 
 
 class RasterSource:
-    """An open raster that is read window by window; a context manager.
+    """An open raster that is read window by window, by several threads at a time if need be; a context manager.
 
     Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
     else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
@@ -45,7 +46,8 @@ class RasterSource:
 
     def __init__(self, path: str, bands: tuple[int, ...] | None = None, stretch: str = "auto") -> None:
         self.path = path
-        self._dataset = _open(path)
+        self._handles = threading.local()
+        self._opened: list[rasterio.DatasetReader] = []
         try:
             self._bands = _rgb_bands(self._dataset, path, bands)
             self._palette = _palette(self._dataset, self._bands)
@@ -59,7 +61,7 @@ class RasterSource:
             stretched = stretch == "percentile" or (stretch == "auto" and not eight_bit)
             self._limits = self._percentiles() if stretched else None
         except BaseException:
-            self._dataset.close()
+            self._close()
             raise
 
     def __enter__(self) -> RasterSource:
@@ -68,7 +70,19 @@ class RasterSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._dataset.close()
+        self._close()
+
+    def _close(self) -> None:
+        for dataset in self._opened:
+            dataset.close()
+
+    @property
+    def _dataset(self) -> rasterio.DatasetReader:
+        """The calling thread's own handle: GDAL's must not be shared."""
+        if not hasattr(self._handles, "dataset"):
+            self._handles.dataset = _open(self.path)
+            self._opened.append(self._handles.dataset)
+        return self._handles.dataset
 
     @property
     def bands(self) -> tuple[int, ...]:
@@ -102,19 +116,25 @@ class RasterSource:
             values, inside = self._read_native(Window(left, top, right - left, bottom - top))
             rows = slice(top - int(window.row_off), bottom - int(window.row_off))
             columns = slice(left - int(window.col_off), right - int(window.col_off))
-            valid[rows, columns] = inside
-            rgb[:, rows, columns] = np.where(inside, self._to_8_bit(values), 0)
+            if values is not None:
+                valid[rows, columns] = inside
+                rgb[:, rows, columns] = np.where(inside, self._to_8_bit(values), 0)
         return rgb, valid
 
     def _read_native(
         self, window: Window, shape: tuple[int, int] | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read values ``(1 or 3, h, w)`` and validity ``(h, w)`` inside the raster, decimated to `shape` if given."""
+    ) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
+        """Read values ``(1 or 3, h, w)`` and validity ``(h, w)`` inside the raster, decimated to `shape` if given.
+
+        There are no values, and nothing is read but the mask, where the mask says that no pixel is valid.
+        """
         try:
+            valid = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
+            if not valid.any():
+                return None, valid
             values = self._dataset.read(
                 self._bands, window=window, out_shape=None if shape is None else (len(self._bands), *shape)
             )
-            valid = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
         except RasterioError as error:
             raise RefSAMError(
                 "input",
@@ -133,8 +153,8 @@ class RasterSource:
         shrink = max(1.0, max(self.width, self.height) / STATISTICS_SIDE)
         shape = (max(1, round(self.height / shrink)), max(1, round(self.width / shrink)))
         values, valid = self._read_native(Window(0, 0, self.width, self.height), shape)
-        if not valid.any():
-            return np.tile([0.0, 255.0], (len(values), 1))
+        if values is None or not valid.any():
+            return np.tile([0.0, 255.0], (1 if len(self._bands) == 1 and self._palette is None else 3, 1))
         counted = values[:, valid & (values != 0).any(axis=0)]
         if not (counted != counted[:, :1]).any():  # 0 and one other value, as in a mask: 0 is half of the contrast
             counted = values[:, valid]

@@ -1,4 +1,4 @@
-"""Objects of a class raster as polygons, from rows that stream past.
+"""Objects of a class raster as polygons, from pieces that stream past.
 
 Objects are 4-connected pixels of one class. Pixels that touch only at a corner stay apart: joined (8-connected), their
 outlines would cross themselves and make invalid polygons.
@@ -25,7 +25,7 @@ from .holes import filled_areas
 from .objects import ObjectTable, PixelGrid
 
 
-@dataclass
+@dataclass(slots=True)
 class _Object:
     """An object, or as much of it as has streamed past."""
 
@@ -43,58 +43,100 @@ class _Object:
 
 
 class Vectoriser:
-    """Collects the objects of a class raster given in blocks of rows from top to bottom.
+    """Collects the objects of a class raster given in pieces, row by row of them.
 
     Memory holds the objects kept, not the pixels.
 
     Args:
         grid: The raster's pixels.
+        width: Of the raster, in pixels.
         options: Objects that `finish_objects` would find too small in any case are left out at once.
     """
 
-    def __init__(self, grid: PixelGrid, options: PolygonOptions) -> None:
+    def __init__(self, grid: PixelGrid, width: int, options: PolygonOptions) -> None:
         self._grid = grid
         self._options = options
+        # What later pieces may touch. The arrays hold indices into it, -1 where there is no object.
         self._open: list[_Object] = []
-        # Index into the open objects of each pixel of the last row seen, -1 where there is none.
-        self._border: NDArray[np.intp] | None = None
-        self._row = 0
-        self._closed: list[tuple[_Object, BaseGeometry, float]] = []
+        self._above = np.full(width, -1, np.intp)  # the row of pixels above the present pieces
+        self._below = np.full(width, -1, np.intp)  # the last row of pixels of the present pieces
+        self._beside = np.full(0, -1, np.intp)  # the last column of pixels of the last piece
+        self._rows = (0, 0)
+        self._end_column = 0
+        self._closed: list[tuple[int, int, float, float, BaseGeometry]] = []
 
-    def add(self, class_ids: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
-        """Take the next rows.
+    @property
+    def waiting(self) -> int:
+        """Number of objects that may go on in later pieces."""
+        return len(self._open)
+
+    def add(self, row: int, column: int, class_ids: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
+        """Take the next piece: right of the last one and with the same rows, or below.
 
         Args:
-            class_ids: ``(h, W)``; 0 where there is no object.
-            scores: ``(h, W)`` probability of the pixel's class in 0..1.
+            row: Its first row.
+            column: Its first column.
+            class_ids: ``(h, w)``; 0 where there is no object. Nor is there one where no piece is.
+            scores: ``(h, w)`` probability of the pixel's class in 0..1.
         """
-        labels, found = _label(class_ids, scores, self._row)
-        membership, merged = self._join(labels[0], found)
-        last = np.where(labels[-1] > 0, membership[len(self._open) + labels[-1] - 1] if found else -1, -1)
-        still_open = np.unique(last[last >= 0])
-        position = np.full(len(merged), -1)
-        position[still_open] = np.arange(len(still_open))
-        self._border = np.where(last >= 0, position[last] if len(merged) else -1, -1)
-        self._open = [merged[i] for i in still_open]
-        self._close([item for i, item in enumerate(merged) if position[i] < 0])
-        self._row += len(class_ids)
+        height, width = class_ids.shape
+        if (row, row + height) != self._rows:
+            self._next_row(row, row + height)
+        columns = slice(column, column + width)
+        beside = self._beside if column == self._end_column else np.full(height, -1, np.intp)
+        labels, found = _label(class_ids, scores, row, column)
+        membership, merged = self._join(
+            np.concatenate([self._above[columns], beside]), np.concatenate([labels[0], labels[:, 0]]) - 1, found
+        )
+        was_open, new = membership[: len(self._open)], membership[len(self._open) :]
+        touching = np.unique(np.concatenate([labels[-1], labels[:, -1]]))
+        position = self._keep_open(merged, np.union1d(was_open, new[touching[touching > 0] - 1]))
+        self._above, self._below = (_looked_up(position[was_open], border) for border in (self._above, self._below))
+        self._below[columns] = _looked_up(position[new], labels[-1] - 1)
+        self._beside = _looked_up(position[new], labels[:, -1] - 1)
+        self._end_column = column + width
 
     def finish(self) -> ObjectTable:
         """Close what is still open and return all objects with their pixel outlines."""
         self._close(self._open)
-        self._open, self._border = [], None
-        objects = sorted(self._closed, key=lambda entry: entry[0].first)
-        first = np.array([item.first for item, _, _ in objects], dtype=np.int64).reshape(-1, 2)
+        self._open = []
+        closed, self._closed = sorted(self._closed, key=lambda entry: entry[0]), []
+        ids, class_ids, scores, areas, polygons = zip(*closed, strict=True) if closed else ([],) * 5
         return ObjectTable(
-            np.array([polygon for _, polygon, _ in objects], dtype=object),
-            self._grid.object_ids(first[:, 0], first[:, 1]),
-            np.array([item.class_id for item, _, _ in objects], dtype=np.int32),
-            np.array([item.score_sum / item.pixels for item, _, _ in objects], dtype=np.float64),
-            np.array([area for _, _, area in objects], dtype=np.float64),
+            np.array(polygons, dtype=object),
+            np.array(ids, dtype=np.int64),
+            np.array(class_ids, dtype=np.int32),
+            np.array(scores, dtype=np.float64),
+            np.array(areas, dtype=np.float64),
         )
 
-    def _join(self, first_row: NDArray[np.int32], found: Sequence[_Object]) -> tuple[NDArray[np.intp], list[_Object]]:
+    def _next_row(self, top: int, bottom: int) -> None:
+        """Go on to the next row of pieces."""
+        if top != self._rows[1]:  # nothing is in between
+            self._below[:] = -1
+        position = self._keep_open(self._open, np.unique(self._below[self._below >= 0]))
+        self._above = _looked_up(position, self._below)
+        self._below = np.full_like(self._above, -1)
+        self._end_column = -1
+        self._rows = top, bottom
+
+    def _keep_open(self, objects: list[_Object], kept: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Keep some objects open and close the others; return where each is now among the open ones, or -1."""
+        position = np.full(len(objects), -1, np.intp)
+        position[kept] = np.arange(len(kept))
+        self._open = [objects[i] for i in kept]
+        self._close([item for item, place in zip(objects, position, strict=True) if place < 0])
+        return position
+
+    def _join(
+        self, open_side: NDArray[np.intp], new_side: NDArray[np.integer[Any]], found: Sequence[_Object]
+    ) -> tuple[NDArray[np.intp], list[_Object]]:
         """Merge new objects with the open ones they touch.
+
+        Args:
+            open_side: ``(E,)`` index of the open object on one side of each pixel edge, or -1.
+            new_side: ``(E,)`` index of the new object on the other side, or -1.
+            found: The new objects.
 
         Returns:
             The index of the merged object of every open, then every new object; and the merged objects.
@@ -102,16 +144,12 @@ class Vectoriser:
         count = len(self._open) + len(found)
         if count == 0:
             return np.zeros(0, np.intp), []
-        above: NDArray[Any] = np.zeros(0, np.intp)
-        below: NDArray[Any] = above
-        if self._border is not None:
-            touching = (self._border >= 0) & (first_row > 0)
-            above, below = self._border[touching], first_row[touching] - 1
-            classes_above = np.array([item.class_id for item in self._open], dtype=int)
-            classes_below = np.array([item.class_id for item in found], dtype=int)
-            same = classes_above[above] == classes_below[below]
-            above, below = above[same], below[same] + len(self._open)
-        links = coo_array((np.ones(len(above), np.int8), (above, below)), shape=(count, count))
+        touching = (open_side >= 0) & (new_side >= 0)
+        one, other = open_side[touching], new_side[touching] + len(self._open)
+        classes = np.array([item.class_id for item in [*self._open, *found]])
+        same = classes[one] == classes[other]
+        one, other = one[same], other[same]
+        links = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
         groups, membership = connected_components(links, directed=False)
         merged: list[_Object | None] = [None] * groups
         for item, group in zip([*self._open, *found], membership, strict=True):
@@ -123,20 +161,31 @@ class Vectoriser:
 
     def _close(self, objects: list[_Object]) -> None:
         """Keep the finished objects that are large enough."""
+        if not objects:
+            return
         outlines = [_outline(item.parts) for item in objects]
         polygons = self._grid.to_map(np.array(outlines, dtype=object))
         areas = self._grid.areas(polygons)
         large = filled_areas(polygons, areas, self._grid, self._options.fill_holes) >= self._options.least_area
-        for item, polygon, area, kept in zip(objects, polygons, areas, large, strict=True):
-            item.parts = []
-            if kept:
-                self._closed.append((item, polygon, float(area)))
+        first = np.array([item.first for item in objects])
+        ids = self._grid.object_ids(first[:, 0], first[:, 1])
+        for i in np.flatnonzero(large):
+            item = objects[i]
+            self._closed.append(
+                (int(ids[i]), item.class_id, item.score_sum / item.pixels, float(areas[i]), polygons[i])
+            )
+
+
+def _looked_up(table: NDArray[np.intp], indices: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the entries of a table at some indices, -1 at -1."""
+    found: NDArray[np.intp] = np.append(table, -1)[indices]
+    return found
 
 
 def _label(
-    class_ids: NDArray[np.uint8], scores: NDArray[np.float32], top: int
+    class_ids: NDArray[np.uint8], scores: NDArray[np.float32], top: int, left: int
 ) -> tuple[NDArray[np.int32], list[_Object]]:
-    """Label the objects of a block 1..N and measure them; polygons are in pixels of the whole raster."""
+    """Label the objects of a piece 1..N and measure them; polygons are in pixels of the whole raster."""
     labels = np.zeros(class_ids.shape, np.int32)
     classes: list[int] = []
     for class_id in np.unique(class_ids[class_ids > 0]):
@@ -151,10 +200,10 @@ def _label(
     first[labels.ravel()[occupied]] = occupied  # the last assignment, that of the first pixel, stays
     width = class_ids.shape[1]
     objects = [
-        _Object(class_id, (top + int(first[i]) // width, int(first[i]) % width), int(pixels[i]), float(sums[i]))
+        _Object(class_id, (top + int(first[i]) // width, left + int(first[i]) % width), int(pixels[i]), float(sums[i]))
         for i, class_id in enumerate(classes, 1)
     ]
-    for polygon, value in zip(*pixel_outlines(labels, Affine.translation(0, top)), strict=True):
+    for polygon, value in zip(*pixel_outlines(labels, Affine.translation(left, top)), strict=True):
         objects[value - 1].parts.append(polygon)
     return labels, objects
 

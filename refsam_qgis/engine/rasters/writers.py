@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from ..palette import class_colour
+from .grid import common
 from .objects import ObjectTable
 from .outputs import disk_errors
 
@@ -29,6 +31,7 @@ MASK_NODATA = 255
 PROBABILITY_NODATA = -1.0
 LAYER = "objects"
 BLOCK = 256
+"""Side of the square blocks of a GeoTIFF, in pixels."""
 COLUMNS: dict[str, type] = {
     "object_id": np.int64,
     "class": object,
@@ -40,8 +43,11 @@ COLUMNS: dict[str, type] = {
 """Fields of polygon layers; names of at most ten characters and types that Shapefile and memory layers know too."""
 
 
-class RowWriter:
-    """A tiled GeoTIFF written in blocks of whole rows from top to bottom; a context manager.
+class PieceWriter:
+    """A tiled GeoTIFF written in pieces; a context manager.
+
+    The file's blocks wait until they are whole, so that each is compressed once; what waits is at most one row of
+    blocks and what a row of pieces touches. Pixels that are in no piece are nodata.
 
     Args:
         path: File to write.
@@ -74,8 +80,10 @@ class RowWriter:
                 compress="deflate", interleave="band", bigtiff="if_safer",
             )  # fmt: skip
             self._dataset.descriptions = tuple(descriptions)
+        self._waiting: dict[tuple[int, int], _Block] = {}
+        self._row = 0
 
-    def __enter__(self) -> RowWriter:
+    def __enter__(self) -> PieceWriter:
         return self
 
     def __exit__(
@@ -85,13 +93,45 @@ class RowWriter:
             self._dataset.close()
             return
         with disk_errors(self._path):
+            self._release(self._dataset.height)
             self._dataset.close()
             self._check_whole()
 
-    def write(self, row: int, values: NDArray[Any]) -> None:
-        """Write rows ``(bands, h, width)`` from `row` on."""
+    def write(self, row: int, column: int, values: NDArray[Any]) -> None:
+        """Take the next piece.
+
+        Args:
+            row: Its first row; no less than that of the piece before.
+            column: Its first column.
+            values: ``(bands, h, w)``; pieces do not overlap.
+        """
+        _, height, width = values.shape
         with disk_errors(self._path):
-            self._dataset.write(values, window=Window(0, row, values.shape[2], values.shape[1]))
+            if row > self._row:
+                self._release(row)
+            for i in range(row // BLOCK, (row + height - 1) // BLOCK + 1):
+                for j in range(column // BLOCK, (column + width - 1) // BLOCK + 1):
+                    block = self._waiting.get((i, j)) or self._open(i, j)
+                    block.take(row, column, values)
+                    if block.missing == 0:
+                        self._write_block(i, j)
+        self._row = row
+
+    def _open(self, i: int, j: int) -> _Block:
+        top, left = i * BLOCK, j * BLOCK
+        height, width = min(BLOCK, self._dataset.height - top), min(BLOCK, self._dataset.width - left)
+        values = np.full((self._dataset.count, height, width), self._dataset.nodata, self._dataset.dtypes[0])
+        return self._waiting.setdefault((i, j), _Block(top, left, values, height * width))
+
+    def _release(self, row: int) -> None:
+        """Write the blocks above a row, which no later piece can touch."""
+        for i, j in [place for place, block in self._waiting.items() if block.bottom <= row]:
+            self._write_block(i, j)
+
+    def _write_block(self, i: int, j: int) -> None:
+        block = self._waiting.pop((i, j))
+        _, height, width = block.values.shape
+        self._dataset.write(block.values, window=Window(block.left, block.top, width, height))
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Name and colour the values 1, 2, … of a mask."""
@@ -109,7 +149,36 @@ class RowWriter:
                 written.read(window=corner)
 
 
-def mask_writer(path: str, window: Window, crs: CRS | None, transform: Affine, classes: Sequence[str]) -> RowWriter:
+@dataclass
+class _Block:
+    """A block of a file that is not whole yet.
+
+    Attributes:
+        top: Its first row.
+        left: Its first column.
+        values: ``(bands, h, w)``.
+        missing: Number of pixels to come.
+    """
+
+    top: int
+    left: int
+    values: NDArray[Any]
+    missing: int
+
+    @property
+    def bottom(self) -> int:
+        """Row after its last."""
+        return self.top + int(self.values.shape[1])
+
+    def take(self, row: int, column: int, values: NDArray[Any]) -> None:
+        """Take what a piece holds of it."""
+        rows, piece_rows = common(self.top, self.values.shape[1], row, values.shape[1])
+        columns, piece_columns = common(self.left, self.values.shape[2], column, values.shape[2])
+        self.values[:, rows, columns] = values[:, piece_rows, piece_columns]
+        self.missing -= (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def mask_writer(path: str, window: Window, crs: CRS | None, transform: Affine, classes: Sequence[str]) -> PieceWriter:
     """Open a uint8 GeoTIFF of class ids: 0 background, `MASK_NODATA` nodata, class names as band tags.
 
     Args:
@@ -119,19 +188,21 @@ def mask_writer(path: str, window: Window, crs: CRS | None, transform: Affine, c
         transform: Pixel-to-map transform of that part.
         classes: Name of class 1, 2, …
     """
-    writer = RowWriter(path, int(window.width), int(window.height), crs, transform, "uint8", MASK_NODATA, ["class id"])
+    writer = PieceWriter(
+        path, int(window.width), int(window.height), crs, transform, "uint8", MASK_NODATA, ["class id"]
+    )
     writer.set_classes(classes)
     return writer
 
 
 def probability_writer(
     path: str, window: Window, crs: CRS | None, transform: Affine, classes: Sequence[str]
-) -> RowWriter:
+) -> PieceWriter:
     """Open a float32 GeoTIFF with one band of probabilities in 0..1 per class and nodata `PROBABILITY_NODATA`.
 
     Arguments are those of `mask_writer`.
     """
-    return RowWriter(
+    return PieceWriter(
         path, int(window.width), int(window.height), crs, transform, "float32", PROBABILITY_NODATA, classes
     )
 

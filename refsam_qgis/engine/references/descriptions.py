@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from refsam_qgis import __version__
@@ -22,12 +19,12 @@ from ..job import ModelOptions
 from ..models.precision import name_precision
 from ..models.segmenter import ReferenceSegmenter, Shots
 from ..models.weight_files import describe_model
+from ..tensor_files import read_tensors, write_tensors
 from .chips import digest_shots
 
 MAX_KEPT = 500
 """Most descriptions kept, about 50 kB each for ten chips; those not used for longest go first."""
 SUFFIX = ".description"
-DIGEST_BYTES = 32
 
 
 @runtime_checkable
@@ -60,10 +57,11 @@ def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> 
         return model.describe(shots)
     path = home() / "cache" / "prototypes" / (_key(options, model.device, shots) + SUFFIX)
     with suppress(OSError, ValueError, SafetensorError):
-        return model.restore_reference(_read(path))
+        return model.restore_reference(read_tensors(path))
     description = model.describe(shots)
     with suppress(OSError):
-        _write(path, model.dump_reference(description))
+        write_tensors(path, model.dump_reference(description))
+        _forget_oldest(path.parent)
     return description
 
 
@@ -72,31 +70,6 @@ def _key(options: ModelOptions, device: torch.device, shots: Shots) -> str:
     where = [str(device), name_precision(device)]
     parts = [digest_shots(shots), weights, where, __version__, torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    payload = content[DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != content[:DIGEST_BYTES]:
-        raise ValueError(f"'{path}' is damaged")
-    with suppress(OSError):
-        os.utime(path)  # used just now
-    return load(payload)
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    payload = save(tensors)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(hashlib.sha256(payload).digest() + payload)
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(aside)
-        raise
-    _forget_oldest(path.parent)
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -43,12 +43,14 @@ def noise_classes():
 def pixel_objects():
     """The objects of a class raster with their pixel outlines."""
 
-    def build(classes, grid, options, scores=None, step=None):
-        vectoriser = Vectoriser(grid, options)
+    def build(classes, grid, options, scores=None, step=None, across=None):
+        height, width = classes.shape
+        vectoriser = Vectoriser(grid, width, options)
         scores = np.full(classes.shape, 0.75, np.float32) if scores is None else scores
-        for row in range(0, len(classes), step or len(classes)):
-            rows = slice(row, row + (step or len(classes)))
-            vectoriser.add(classes[rows], scores[rows])
+        for row in range(0, height, step or height):
+            for column in range(0, width, across or width):
+                part = slice(row, row + (step or height)), slice(column, column + (across or width))
+                vectoriser.add(row, column, classes[part], scores[part])
         return vectoriser.finish()
 
     return build

@@ -1,18 +1,39 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from rasterio.windows import Window
 
+from refsam_qgis.engine.rasters import mosaic as module
 from refsam_qgis.engine.rasters.grid import TileGrid
-from refsam_qgis.engine.rasters.mosaic import BLOCK_ROWS, TileLogits, blend
+from refsam_qgis.engine.rasters.mosaic import TileLogits, blend
+
+
+def assemble(grid, window, tiles, classes):
+    """Put pieces together; logits are NaN where there is none, and no two pieces overlap."""
+    height, width = int(window.height), int(window.width)
+    logits = np.full((classes, height, width), np.nan, np.float32)
+    valid, times = np.zeros((height, width), bool), np.zeros((height, width), int)
+    for piece in blend(grid, window, tiles, classes):
+        place = np.s_[piece.row : piece.row + piece.valid.shape[0], piece.column : piece.column + piece.valid.shape[1]]
+        logits[(..., *place)], valid[place] = piece.logits, piece.valid
+        times[place] += 1
+    assert times.max(initial=0) <= 1
+    return logits, valid
 
 
 def mosaic(grid, window, predict, classes=1):
     tiles = (TileLogits(tile, predict(tile), np.ones((grid.side, grid.side), bool)) for tile in grid.tiles(window))
-    blocks = list(blend(grid, window, tiles, classes))
-    assert [block.row for block in blocks] == list(range(0, int(window.height), BLOCK_ROWS))
-    return np.concatenate([block.logits for block in blocks], axis=1)
+    logits, valid = assemble(grid, window, tiles, classes)
+    assert valid.all()
+    return logits
+
+
+def noise_of(tile, side, classes=2):
+    """Return logits that differ from tile to tile."""
+    return np.random.default_rng(tile.row * 1000 + tile.column).normal(size=(classes, side, side)).astype(np.float32)
 
 
 def from_map(field, side):
@@ -38,28 +59,65 @@ def test_blending_is_continuous():
 
 
 @pytest.mark.parametrize("window", [Window(37, 211, 150, 300), Window(0, 599, 1, 1), Window(200, 0, 100, 600)])
-def test_a_part_has_the_bits_of_the_whole(window):
-    grid = TileGrid(300, 600, 96, 24)
-    noise = {}
-
-    def predict(tile):
-        seed = tile.row * 1000 + tile.column
-        return noise.setdefault(seed, np.random.default_rng(seed).normal(size=(2, 96, 96)).astype(np.float32))
-
-    whole = mosaic(grid, Window(0, 0, 300, 600), predict, 2)
+@pytest.mark.parametrize(("side", "overlap"), [(96, 24), (96, 0), (128, 64), (700, 60)])
+def test_a_part_has_the_bits_of_the_whole(window, side, overlap):
+    grid = TileGrid(300, 600, side, overlap)
+    whole = mosaic(grid, Window(0, 0, 300, 600), lambda tile: noise_of(tile, side), 2)
     rows = slice(window.row_off, window.row_off + window.height)
     columns = slice(window.col_off, window.col_off + window.width)
-    assert np.array_equal(mosaic(grid, window, predict, 2), whole[:, rows, columns])
+    assert np.array_equal(mosaic(grid, window, lambda tile: noise_of(tile, side), 2), whole[:, rows, columns])
 
 
-def test_tiles_left_out_stay_invalid_and_blocks_still_cover_the_window():
-    grid = TileGrid(100, 2000, 64, 0)
-    window = Window(0, 0, 100, 2000)
-    kept = [tile for tile in grid.tiles(window) if tile.row in (0, 64 * 20)]
-    results = (TileLogits(t, np.ones((1, 64, 64), np.float32), np.ones((64, 64), bool)) for t in kept)
-    blocks = list(blend(grid, window, results, 1))
-    valid = np.concatenate([block.valid for block in blocks])
-    expected = np.zeros((2000, 100), bool)
-    expected[0:64] = expected[1280:1344] = True
-    assert np.array_equal(valid, expected)
-    assert len(list(blend(grid, window, iter([]), 1))) == len(blocks)
+@pytest.mark.parametrize(("side", "overlap"), [(96, 24), (96, 0), (128, 64), (100, 13)])
+def test_every_pixel_is_the_sum_of_its_tiles_in_the_order_of_the_grid(side, overlap):
+    """To the bit, on a raster with tiles that hold nothing; the sums are made on whole arrays here."""
+    height, width = 500, 730
+    grid, window = TileGrid(width, height, side, overlap), Window(0, 0, width, height)
+    has_data = np.kron(np.random.default_rng(1).random((5, 8)) > 0.75, np.ones((100, 100), bool))
+    padded = np.pad(has_data[:height, :width], ((0, side), (0, side)))
+    expected = np.zeros((2, height + side, width + side), np.float32)
+    results = []
+    for tile in grid.tiles(window):
+        place = np.s_[tile.row : tile.row + side, tile.column : tile.column + side]
+        down, across = grid.weights(tile)
+        expected[(..., *place)] += noise_of(tile, side) * (down[:, None] * across[None])
+        if padded[place].any():
+            results.append(TileLogits(tile, noise_of(tile, side), padded[place]))
+    assert len(results) < len(list(grid.tiles(window)))
+    logits, valid = assemble(grid, window, results, 2)
+    assert np.array_equal(valid, has_data[:height, :width])
+    assert np.array_equal(logits[:, valid], expected[:, :height, :width][:, valid])
+
+
+def test_no_tile_is_no_piece():
+    assert list(blend(TileGrid(100, 2000, 64, 0), Window(0, 0, 100, 2000), iter([]), 1)) == []
+
+
+def test_pieces_are_as_wide_as_asked_and_end_where_tiles_are_left_out(monkeypatch):
+    grid, window = TileGrid(1000, 128, 64, 0), Window(0, 0, 1000, 128)
+    monkeypatch.setattr(module, "PIECE_PIXELS", 3 * 64 * 64)
+    ones = np.ones((1, 64, 64), np.float32), np.ones((64, 64), bool)
+    tiles = (TileLogits(tile, *ones) for tile in grid.tiles(window) if tile.grid_column != 4)
+    found = [(piece.row, piece.column, piece.valid.shape) for piece in blend(grid, window, tiles, 1)]
+    first_row = [(0, 0), (0, 192), (0, 320), (0, 512), (0, 704), (0, 896)]
+    assert [place[:2] for place in found] == first_row + [(64, column) for _, column in first_row]
+    assert found[0][2] == (64, 192) and found[1][2] == (64, 64) and found[-1][2] == (64, 104)
+
+
+@pytest.mark.parametrize(("side", "overlap", "classes"), [(64, 8, 1), (64, 8, 5), (128, 32, 2)])
+def test_what_waits_is_the_overlap_of_a_row_of_tiles(monkeypatch, side, overlap, classes):
+    """A raster three times as wide needs no more memory than the wider band, whatever its tiles hold."""
+    monkeypatch.setattr(module, "PIECE_PIXELS", 3 * side * side)
+    tile_values = np.ones((classes, side, side), np.float32), np.ones((side, side), bool)
+
+    def peak(width):
+        grid, window = TileGrid(width, 6 * side, side, overlap), Window(0, 0, width, 6 * side)
+        tracemalloc.start()
+        for _ in blend(grid, window, (TileLogits(tile, *tile_values) for tile in grid.tiles(window)), classes):
+            pass
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    band = classes * overlap * 4  # bytes for each pixel of width
+    assert peak(6000) - peak(2000) < 4000 * band * 1.1 + 50_000

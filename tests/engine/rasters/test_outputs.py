@@ -144,7 +144,7 @@ window = Window(0, 0, 512, 512)
 try:
     with OutputFiles({{"a": r"{tmp_path / "a.tif"}"}}, {{"a": (".tif",)}}, []) as outputs:
         with probability_writer(outputs["a"], window, None, from_origin(0, 0, 1, 1), ["x"]) as writer:
-            writer.write(0, np.random.default_rng(0).random((1, 512, 512), dtype=np.float32))
+            writer.write(0, 0, np.random.default_rng(0).random((1, 512, 512), dtype=np.float32))
         outputs.commit()
 except RefSAMError as error:
     sys.exit(0 if error.code == "disk" else 3)

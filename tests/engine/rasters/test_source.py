@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyproj
 import pytest
@@ -9,6 +12,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters import source
 from refsam_qgis.engine.rasters.source import RasterSource
 
 WHOLE = Window(0, 0, 40, 30)
@@ -181,3 +185,45 @@ def test_a_damaged_file_is_named(write_raster):
         stream.truncate(100_000)
     with pytest.raises(RefSAMError, match="is damaged near row"), RasterSource(path) as raster:
         raster.read(Window(0, 0, 300, 300))
+
+
+def test_threads_read_by_handles_of_their_own(write_raster, monkeypatch):
+    """Many windows at a time give what one after the other gives, with one handle for each thread."""
+    values = np.random.default_rng(3).integers(0, 256, (3, 600, 500), dtype=np.uint8)
+    path = write_raster(values, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    opened = []
+    monkeypatch.setattr(source, "_open", lambda path, really=source._open: opened.append(path) or really(path))
+    windows = [Window(37 * i % 450, 61 * i % 550, 90, 80) for i in range(60)]
+    start = threading.Barrier(3)
+    with RasterSource(path) as raster:
+        with ThreadPoolExecutor(3, initializer=start.wait) as pool:
+            found = list(pool.map(raster.read, windows))
+        handles = list(raster._opened)
+        alone = [raster.read(window) for window in windows]
+    assert len(opened) == len(handles) == 4 and all(dataset.closed for dataset in handles)
+    for (rgb, valid), (expected_rgb, expected_valid) in zip(found, alone, strict=True):
+        assert np.array_equal(rgb, expected_rgb) and np.array_equal(valid, expected_valid)
+
+
+def test_what_the_mask_leaves_out_is_not_read(write_raster, rgb, monkeypatch):
+    alpha = np.zeros((1, 30, 40), np.uint8)
+    alpha[:, :, 20:] = 255
+    rgba = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    reads = []
+    with RasterSource(write_raster(np.concatenate([rgb, alpha]), colorinterp=rgba)) as raster:
+        dataset = CountingDataset(raster._dataset, reads)
+        raster._handles.dataset = dataset
+        assert not raster.read(Window(0, 0, 20, 30))[1].any() and reads == []
+        assert raster.read(Window(10, 0, 20, 30))[1].any() and reads == [20 * 30]
+
+
+class CountingDataset:
+    def __init__(self, dataset, reads):
+        self._dataset, self._reads = dataset, reads
+
+    def __getattr__(self, name):
+        return getattr(self._dataset, name)
+
+    def read(self, *arguments, window, **options):
+        self._reads.append(window.width * window.height)
+        return self._dataset.read(*arguments, window=window, **options)

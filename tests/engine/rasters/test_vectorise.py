@@ -11,6 +11,7 @@ from scipy.ndimage import label
 
 from refsam_qgis.engine.job import PolygonOptions
 from refsam_qgis.engine.rasters.outlines import finish_objects
+from refsam_qgis.engine.rasters.vectorise import Vectoriser
 
 UTM = CRS.from_epsg(32640)
 NORTH_UP = from_origin(500000, 2790000, 0.5, 0.5)
@@ -18,9 +19,9 @@ NORTH_UP = from_origin(500000, 2790000, 0.5, 0.5)
 
 @pytest.fixture
 def vectorise(pixel_grid, pixel_objects):
-    def run(classes, step=None, crs=UTM, transform=NORTH_UP, scores=None, **options):
+    def run(classes, step=None, crs=UTM, transform=NORTH_UP, scores=None, across=None, **options):
         grid = pixel_grid(transform, crs, classes.shape[1])
-        return pixel_objects(classes, grid, PolygonOptions(**options), scores, step)
+        return pixel_objects(classes, grid, PolygonOptions(**options), scores, step, across)
 
     return run
 
@@ -30,15 +31,40 @@ def blobs(seed=0, shape=(90, 70)):
     return np.digitize(noise, [0.0, 0.9]).astype(np.uint8)
 
 
-@pytest.mark.parametrize("step", [1, 7, 32])
-def test_row_blocks_do_not_change_the_objects(vectorise, step):
-    classes = blobs()
-    scores = np.random.default_rng(1).random(classes.shape).astype(np.float32)
-    whole, pieces = (vectorise(classes, size, scores=scores) for size in (None, step))
-    assert np.array_equal(whole.class_ids, pieces.class_ids)
-    assert np.allclose(whole.scores, pieces.scores)
+@pytest.mark.parametrize(("step", "across"), [(1, None), (7, None), (32, 32), (40, 1), (1, 1), (13, 64)])
+@pytest.mark.parametrize("blur", [0.0, 3.0], ids=["specks", "large"])
+def test_pieces_do_not_change_the_objects(vectorise, noise_classes, step, across, blur):
+    classes = noise_classes(blur=blur)
+    scores = np.random.default_rng(1).uniform(0.25, 1, classes.shape).astype(np.float32)
+    whole = vectorise(classes, scores=scores)
+    pieces = vectorise(classes, step, scores=scores, across=across)
+    for name in ("object_ids", "class_ids", "scores"):
+        assert np.array_equal(getattr(whole, name), getattr(pieces, name))
     assert shapely.equals(whole.polygons, pieces.polygons).all()
     assert np.array_equal(shapely.get_num_coordinates(whole.polygons), shapely.get_num_coordinates(pieces.polygons))
+
+
+def test_where_there_is_no_piece_there_is_no_object(pixel_grid):
+    """Pieces on both sides of a gap, and of a missing row, hold objects of their own."""
+    vectoriser = Vectoriser(pixel_grid(raster_width=30), 30, PolygonOptions())
+    full = np.ones((5, 10), np.uint8), np.ones((5, 10), np.float32)
+    for row, column in ((0, 0), (0, 20), (10, 20), (15, 0), (15, 10), (15, 20)):
+        vectoriser.add(row, column, *full)
+    table = vectoriser.finish()
+    assert table.object_ids.tolist() == [1, 21, 321]
+    assert (shapely.area(table.polygons) / 0.25).tolist() == [50, 50, 200]
+
+
+def test_specks_leave_at_once(pixel_grid):
+    """What is too small and touches no later piece is not held until the end of the row."""
+    vectoriser = Vectoriser(pixel_grid(raster_width=200), 200, PolygonOptions(min_area=10.0))
+    specks = np.zeros((20, 100), np.uint8)
+    specks[1:-1:2, 1:-1:2] = 1
+    vectoriser.add(0, 0, specks, specks.astype(np.float32))
+    assert vectoriser.waiting == 0
+    specks[:, -1] = 1
+    vectoriser.add(20, 0, specks, specks.astype(np.float32))
+    assert vectoriser.waiting == 1
 
 
 def test_objects_are_those_of_rasterio_and_draw_back_to_the_raster(vectorise):

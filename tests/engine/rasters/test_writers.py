@@ -4,12 +4,23 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from rasterio.crs import CRS
+from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.rasters.objects import ObjectTable
-from refsam_qgis.engine.rasters.writers import LAYER, merge_polygons, write_polygons, write_prompted
+from refsam_qgis.engine.rasters.writers import (
+    LAYER,
+    MASK_NODATA,
+    mask_writer,
+    merge_polygons,
+    probability_writer,
+    write_polygons,
+    write_prompted,
+)
+from tests.engine.stand_ins import HALF_METRE
 
 UTM = CRS.from_epsg(32640)
 CLASSES = ["Gebäude", "road"]
@@ -119,3 +130,51 @@ def test_a_closed_folder_is_one_sentence(tmp_path):
     with pytest.raises(RefSAMError, match="cannot be written") as caught:
         write_polygons(str(tmp_path / "no" / "a.gpkg"), objects(), CLASSES, UTM)
     assert caught.value.code == "disk"
+
+
+def pieces_of(values, step, across):
+    """Cut ``(bands, h, w)`` into pieces, row by row."""
+    _, height, width = values.shape
+    for row in range(0, height, step):
+        for column in range(0, width, across):
+            yield row, column, values[:, row : row + step, column : column + across]
+
+
+@pytest.mark.parametrize(("step", "across"), [(256, 2000), (224, 1000), (100, 90), (1000, 300)])
+def test_pieces_of_any_shape_come_together(tmp_path, step, across):
+    values = np.random.default_rng(0).random((2, 700, 1100)).astype(np.float32)
+    path = str(tmp_path / "p.tif")
+    with probability_writer(path, Window(0, 0, 1100, 700), None, HALF_METRE, ["a", "b"]) as writer:
+        for piece in pieces_of(values, step, across):
+            writer.write(*piece)
+    with rasterio.open(path) as dataset:
+        assert np.array_equal(dataset.read(), values)
+
+
+def test_what_no_piece_holds_is_nodata(tmp_path):
+    path = str(tmp_path / "m.tif")
+    with mask_writer(path, Window(0, 0, 1100, 900), None, HALF_METRE, CLASSES) as writer:
+        for row, column in ((30, 200), (30, 400), (600, 900)):
+            writer.write(row, column, np.ones((1, 100, 150), np.uint8))
+    with rasterio.open(path) as dataset:
+        mask = dataset.read(1)
+    assert (mask[30:130, 200:350] == 1).all() and (mask[600:700, 900:1050] == 1).all()
+    assert (mask == 1).sum() == 45_000 and (mask[mask != 1] == MASK_NODATA).all()
+
+
+def test_each_block_is_written_once_and_few_wait(tmp_path, monkeypatch):
+    """Whatever the pieces are: no block is compressed twice, and those that wait are of one row of blocks."""
+    with probability_writer(str(tmp_path / "p.tif"), Window(0, 0, 1100, 900), None, HALF_METRE, ["a"]) as writer:
+        written, waiting = [], []
+        release = writer._write_block
+
+        def count(i, j):
+            written.append((i, j))
+            release(i, j)
+
+        monkeypatch.setattr(writer, "_write_block", count)
+        for piece in pieces_of(np.zeros((1, 900, 1100), np.float32), 56, 280):
+            writer.write(*piece)
+            waiting.append(len(writer._waiting))
+    assert sorted(written) == [(i, j) for i in range(4) for j in range(5)]
+    assert max(waiting) <= 2 * 5
