@@ -23,7 +23,7 @@ from scipy.special import expit
 from refsam_qgis import __version__
 
 from .background import consumer
-from .encodings import EncodingCache, PortableEncodings, open_encodings
+from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint
 from .job import ModelOptions, SegmentJob
@@ -50,6 +50,7 @@ from .references.gather import ReferenceSet
 from .report import Clock, describe_device, describe_input, write_report
 from .runner import Loader, load_from_disk
 from .session import Session
+from .tile_answers import TileAnswers, TileRead
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -71,29 +72,12 @@ SEGMENTED = 0.97
 """Progress when the last tile is done and polygons are to be finished."""
 
 
-
 class _Result(NamedTuple):
     """The model's answer on a tile: ``(C, h, w)`` float32 in its own resolution, and validity ``(side, side)``."""
 
     tile: Tile
     logits: NDArray[np.float32]
     valid: NDArray[np.bool_]
-
-
-class _TileRead(NamedTuple):
-    """What is known of a tile beforehand.
-
-    Attributes:
-        tile: Its place.
-        rgb: ``(3, side, side)`` uint8.
-        valid: ``(side, side)`` bool.
-        stored: What an earlier run has stored of its encoding.
-    """
-
-    tile: Tile
-    rgb: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    stored: dict[str, torch.Tensor] | None
 
 
 def run_segment(job: SegmentJob, reporter: Reporter, load: Loader | None = None) -> dict[str, Any]:
@@ -163,8 +147,11 @@ def segment_raster(
             open_encodings(job.keep_encodings, raster, side, job.model, model) as encodings,
         ):
             run = _TileRun(raster, grid, window, journal, encodings, reporter)
+            answers = TileAnswers(
+                described, journal, encodings, partial(session.described_on_cpu, ground_size), reporter.log
+            )
             with clock.stage("tiles"):
-                found = run.segment(model, described, references, outputs, extent, job)
+                found = run.segment(answers, len(described.classes), references, outputs, extent, job)
             with clock.stage("polygons"):
                 table = run.finish(found, outputs, job)
             names = [reference.name for reference in references.classes]
@@ -234,8 +221,8 @@ class _TileRun:
 
     def segment(
         self,
-        model: ReferenceSegmenter,
-        described: Sequence[Any],
+        answers: TileAnswers,
+        described: int,
         references: ReferenceSet,
         outputs: OutputFiles,
         extent: Extent | None,
@@ -261,14 +248,14 @@ class _TileRun:
             @torch.inference_mode()
             def use(results: Iterable[_Result]) -> None:
                 tiles = (self._enlarged(result) for result in results)
-                for piece in blend(self._grid, self._window, tiles, len(described)):
+                for piece in blend(self._grid, self._window, tiles, described):
                     inside = _inside(piece, self._window, extent)
                     _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
 
             # Both are shut down before writers and raster close: they may still be at work when something fails.
             reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
             user = stack.enter_context(consumer(use, WAITING_TILES, "tile-user", self._reporter))
-            for result in self._predict(model, described, reader):
+            for result in self._predict(answers, reader):
                 user.put(result)
         self.seconds = time.monotonic() - started
         return vectoriser.finish()
@@ -288,65 +275,40 @@ class _TileRun:
         check_cancelled(self._reporter)
         return finish_objects(found, self._pixels, job.polygons)
 
-    @torch.inference_mode()
-    def _logits(self, model: ReferenceSegmenter, described: Sequence[Any], read: _TileRead) -> NDArray[np.float32]:
-        """Run the model on one tile: ``(C, h, w)`` in the model's own resolution."""
-        encoding = self._encode(model, read)
-        logits: NDArray[np.float32] = torch.cat([model.segment(encoding, one) for one in described]).numpy()
-        return logits
-
-    def _encode(self, model: ReferenceSegmenter, read: _TileRead) -> Any:
-        """Encode a tile, or take what an earlier run has stored."""
-        images = torch.from_numpy(read.rgb)[None].to(model.device)
-        valid = torch.from_numpy(read.valid)[None].to(model.device)
-        if read.stored is not None and isinstance(model, PortableEncodings):
-            try:
-                encoding = model.restore_encoding(read.stored, images, valid)
-                self.encodings_reused += 1
-                return encoding
-            except ValueError:
-                self._encodings.drop(read.tile)
-        encoding = model.encode(images, valid)
-        if isinstance(model, PortableEncodings):
-            self._encodings.offer(read.tile, partial(model.dump_encoding, encoding))
-        return encoding
-
-    def _predict(
-        self, model: ReferenceSegmenter, described: Sequence[Any], reader: ThreadPoolExecutor
-    ) -> Iterator[_Result]:
+    def _predict(self, answers: TileAnswers, reader: ThreadPoolExecutor) -> Iterator[_Result]:
         """Give the logits of the tiles that hold a valid pixel, of the model or of an earlier run."""
         total = self._grid.count(self._window)
         kept = sum(tile in self._journal for tile in self._grid.tiles(self._window))
         if kept:
             self._reporter.log(f"{kept} of {total} tiles were done in an earlier run.")
-        computing = 0.0
-        for number, read in enumerate(self._read_ahead(reader)):
-            check_cancelled(self._reporter)
-            to_come = total - number - (kept - self.tiles_kept)
-            left = computing / self.tiles_done * to_come if self.tiles_done else None
-            self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
-            if not read.valid.any():
+
+        def announced() -> Iterator[TileRead]:
+            for number, read in enumerate(self._read_ahead(reader)):
+                check_cancelled(self._reporter)
+                to_come = total - number - (kept - self.tiles_kept)
+                left = answers.seconds / self.tiles_done * to_come if self.tiles_done else None
+                self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
+                yield read
+
+        for read, answer in answers.of(announced()):
+            self.encodings_reused += answer.encoding_reused
+            if answer.logits is None:
                 self.tiles_skipped += 1
                 continue
-            logits = self._journal.get(read.tile)
-            if logits is None:
-                started = time.monotonic()
-                logits = self._logits(model, described, read)
-                computing += time.monotonic() - started
-                self._journal.add(read.tile, logits)
-                self.tiles_done += 1
-            else:
+            if answer.kept:
                 self.tiles_kept += 1
-            yield _Result(read.tile, logits, read.valid)
+            else:
+                self.tiles_done += 1
+            yield _Result(read.tile, answer.logits, read.valid)
 
     def _enlarged(self, result: _Result) -> TileLogits:
         """Bring the model's answer to the resolution of the tile."""
         logits = resize_logits(torch.from_numpy(result.logits), self._grid.side).numpy()
         return TileLogits(result.tile, logits, result.valid)
 
-    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[_TileRead]:
+    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
-        pending: deque[Future[_TileRead]] = deque()
+        pending: deque[Future[TileRead]] = deque()
         for tile in self._grid.tiles(self._window):
             pending.append(reader.submit(self._read, tile))
             if len(pending) > PREFETCHED_TILES:
@@ -354,11 +316,11 @@ class _TileRun:
         while pending:
             yield pending.popleft().result()
 
-    def _read(self, tile: Tile) -> _TileRead:
+    def _read(self, tile: Tile) -> TileRead:
         side = self._grid.side
         rgb, valid = self._raster.read(Window(tile.column, tile.row, side, side))
         needed = valid.any() and tile not in self._journal
-        return _TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
+        return TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
 def _tile_side(

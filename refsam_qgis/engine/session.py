@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,14 @@ RECENT = 4
 
 LEAST_OF_EXAMPLE = 0.05
 """Automatic smallest area of a polygon as a share of the typical example: about a fifth of its length and width."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A network and its descriptions of what is sought: of every class, then of the negatives if there are any."""
+
+    model: ReferenceSegmenter
+    classes: Sequence[Any]
 
 
 class Session:
@@ -48,7 +57,7 @@ class Session:
         self._load = load
         self._reporter = reporter
         self._references: dict[float | None, ReferenceSet] = {}
-        self._described: dict[float | None, list[Any]] = {}
+        self._described: dict[float | None, Described] = {}
         self._told = 0.0
 
     @cached_property
@@ -70,12 +79,17 @@ class Session:
             )
         return self._references[ground_size]
 
-    def described(self, ground_size: float | None) -> list[Any]:
-        """Return the network's descriptions of `references`: of every class, then of the negatives if there are any."""
+    def described(self, ground_size: float | None) -> Described:
+        """Return the network with its descriptions of `references`."""
         if ground_size not in self._described:
             _make_room(self._described)
-            self._described[ground_size] = self._describe(self.references(ground_size))
+            self._described[ground_size] = self._describe(self.model, self.options, self.references(ground_size))
         return self._described[ground_size]
+
+    def described_on_cpu(self, ground_size: float | None) -> Described:
+        """Return the same on the CPU, for a device that has too little memory."""
+        options = replace(self.options, device="cpu")
+        return self._describe(self._load(options), options, self.references(ground_size))
 
     def polygon_options(self, options: PolygonOptions, ground_size: float | None) -> PolygonOptions:
         """Return the options with the smallest area derived from the examples if it is not given."""
@@ -90,15 +104,15 @@ class Session:
             )
         return replace(options, min_area=least)
 
-    def _describe(self, references: ReferenceSet) -> list[Any]:
+    def _describe(self, model: ReferenceSegmenter, options: ModelOptions, references: ReferenceSet) -> Described:
         shots = [reference.shots for reference in references.classes]
         if references.negative is not None:
             shots.append(references.negative)
         described = []
         for of_class in shots:
             check_cancelled(self._reporter)
-            described.append(describe(self.model, self.options, of_class))
-        return described
+            described.append(describe(model, options, of_class))
+        return Described(model, described)
 
 
 def _make_room(kept: dict[float | None, Any]) -> None:
