@@ -16,7 +16,7 @@ from refsam_qgis.engine.models.virefsam import FrozenEncoding, ViRefSAM, ViRefSA
 class SharedEncodings:
     """Gives methods that look through the same SAM at the same images the same encodings.
 
-    A method with adapters encodes for those that follow it; only the encodings of the last data set are kept.
+    One of RefSAM's methods encodes for those that follow it; only the encodings of the last data set are kept.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,10 @@ class SharedEncodings:
                 return DerivedEncodings(self._base, segmenter, _as_it_is)
             if isinstance(segmenter, StaticPromptsSegmenter):
                 return DerivedEncodings(self._base, segmenter, _embedding)
-        return Encodings(segmenter, dataset)
+        encodings = Encodings(segmenter, dataset)
+        if isinstance(segmenter, TrainingFreeSegmenter):
+            self._base, self._seen = encodings, (id(dataset), sam, True)
+        return encodings
 
     def _of_model(self, model: ViRefSAM, dataset: ImageFolder, sam: str | None) -> Encodings:
         seen = (id(dataset), sam, model.feature_depth == model.depth, model.feature_depth, model.prefix_depth)

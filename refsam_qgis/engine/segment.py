@@ -56,8 +56,8 @@ MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
 READERS = 2
 """Threads that read the raster."""
-PREFETCHED_TILES = 3
-"""Tiles read ahead while the model works."""
+PREFETCHED_BATCHES = 2
+"""Batches of tiles read ahead while the model works."""
 WAITING_TILES = 4
 """Answers of the model that may wait to be blended, made polygons of and written, all of which a thread does."""
 SUFFIXES = {
@@ -283,7 +283,7 @@ class _TileRun:
             self._reporter.log(f"{kept} of {total} tiles were done in an earlier run.")
 
         def announced() -> Iterator[TileRead]:
-            for number, read in enumerate(self._read_ahead(reader)):
+            for number, read in enumerate(self._read_ahead(reader, PREFETCHED_BATCHES * answers.most_at_once)):
                 check_cancelled(self._reporter)
                 to_come = total - number - (kept - self.tiles_kept)
                 left = answers.seconds / self.tiles_done * to_come if self.tiles_done else None
@@ -306,12 +306,12 @@ class _TileRun:
         logits = resize_logits(torch.from_numpy(result.logits), self._grid.side).numpy()
         return TileLogits(result.tile, logits, result.valid)
 
-    def _read_ahead(self, reader: ThreadPoolExecutor) -> Iterator[TileRead]:
+    def _read_ahead(self, reader: ThreadPoolExecutor, count: int) -> Iterator[TileRead]:
         """Yield the tiles in order, reading the next ones in the background."""
         pending: deque[Future[TileRead]] = deque()
         for tile in self._grid.tiles(self._window):
             pending.append(reader.submit(self._read, tile))
-            if len(pending) > PREFETCHED_TILES:
+            if len(pending) > count:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .encodings import EncodingCache, PortableEncodings
 from .journal import Journal
-from .models.batches import Batches
+from .models.batches import MOST_TILES, Batches
 from .models.segmenter import ReferenceSegmenter
 from .rasters.grid import Tile
 from .session import Described
@@ -78,6 +78,11 @@ class TileAnswers:
         self._encodings = encodings
         self._on_cpu = on_cpu
         self._log = log
+
+    @property
+    def most_at_once(self) -> int:
+        """Tiles that are taken at a time at the most."""
+        return MOST_TILES.get(self._described.model.device.type, 1)
 
     def of(self, tiles: Iterable[TileRead]) -> Iterator[tuple[TileRead, TileAnswer]]:
         """Yield each tile with its answer."""

@@ -61,4 +61,7 @@ def test_inner_features_are_no_embedding(scanned, segmenters):
     inner = ViRefSAM(pocket_sam(256), ViRefSAMConfig(feature_block=0, adapted_blocks="none"))
     inner.feature_depth = 0
     shared.of(ViRefSAMSegmenter(inner), scanned, "a")
-    assert type(shared.of(segmenters[1], scanned, "a")) is Encodings
+    own = shared.of(segmenters[1], scanned, "a")
+    assert type(own) is Encodings
+    # Its embedding then serves the one without adapters that follows.
+    assert shared.of(segmenters[0], scanned, "a")._base is own
