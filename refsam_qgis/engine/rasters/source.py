@@ -47,6 +47,7 @@ class RasterSource:
     def __init__(self, path: str, bands: tuple[int, ...] | None = None, stretch: str = "auto") -> None:
         self.path = path
         self._handles = threading.local()
+        self._opening = threading.Lock()  # warnings are silenced for all threads at once
         self._opened: list[rasterio.DatasetReader] = []
         try:
             self._bands = _rgb_bands(self._dataset, path, bands)
@@ -80,7 +81,8 @@ class RasterSource:
     def _dataset(self) -> rasterio.DatasetReader:
         """The calling thread's own handle: GDAL's must not be shared."""
         if not hasattr(self._handles, "dataset"):
-            self._handles.dataset = _open(self.path)
+            with self._opening:
+                self._handles.dataset = _open(self.path)
             self._opened.append(self._handles.dataset)
         return self._handles.dataset
 
