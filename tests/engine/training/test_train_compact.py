@@ -80,8 +80,10 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
     assert [stage["stage"] for stage in second["stages"]] == ["adapters_1", "adapters_2"]
     assert second["started_from"]["adapters_sha256"] == digest(start / ADAPTERS)
     assert second["started_from"]["card"] == first
-    # It begins where the first ended: both are measured by the same episodes.
-    assert second["development"]["before_adapter_stages"] == first["development"]["after_adapter_stages"]
+    # It begins where the first ended, but for rounding to 16 bits: both are measured by the same episodes.
+    ended = first["development"]["after_adapter_stages"]
+    for prior, scores in second["development"]["before_adapter_stages"].items():
+        assert scores == pytest.approx(ended[prior], abs=1e-3)
     assert digest(tmp_path / "second" / SAM) == digest(start / SAM)
 
     anew = run("anew", "--start", start, "--new-adapters", "--seed", 2)
