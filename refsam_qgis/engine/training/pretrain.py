@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..models.decoder import no_mask
 from ..models.encoder import encode
-from ..models.sam import GRID, PATCH
+from ..models.sam import GRID, PATCH, freeze
 from .losses import binary_cross_entropy, class_contrast, dice
 from .prompts import PromptSample, sample_prompts
 from .sources import Place, generated_classes, generated_place
@@ -223,7 +223,7 @@ def pretrain(
     on_step: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
     workers: int = 1,
 ) -> None:
-    """Train every weight of `sam` from where `state` stands to `config.steps`.
+    """Train every weight of `sam` from where `state` stands to `config.steps`; frozen again after that.
 
     Args:
         sam: The compact model.
@@ -240,10 +240,13 @@ def pretrain(
     dataset = PromptViews(config, real)
     remaining = torch.utils.data.Subset(dataset, range(state.step, config.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
-    for batch in loader:
-        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        losses = prompt_losses(sam, batch)
-        total = losses["mask"] + losses["iou"] + config.contrast_weight * losses["contrast"]
-        state.optimise(total, schedule)
-        on_step(state.step, {key: float(value.detach()) for key, value in losses.items()})
-    state.save()
+    try:
+        for batch in loader:
+            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            losses = prompt_losses(sam, batch)
+            total = losses["mask"] + losses["iou"] + config.contrast_weight * losses["contrast"]
+            state.optimise(total, schedule)
+            on_step(state.step, {key: float(value.detach()) for key, value in losses.items()})
+    finally:
+        state.save()
+        freeze(sam)

@@ -76,6 +76,11 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
         assert scores.keys() == {"fitted", "cosine"} and scores["fitted"].keys() == {"generated", "generated_pseudo"}
 
     start = tmp_path / "first"
+    # The adapters' stages leave SAM as its own stage left it, but for rounding to 16 bits.
+    taught = torch.load(tmp_path / "first_work" / "sam_1.pt", weights_only=True)["weights"]
+    for name, value in load_file(start / SAM).items():
+        assert torch.equal(value, taught[name].to(value.dtype)), name
+
     second = run("second", "--start", start)
     assert [stage["stage"] for stage in second["stages"]] == ["adapters_1", "adapters_2"]
     assert second["started_from"]["adapters_sha256"] == digest(start / ADAPTERS)
@@ -88,6 +93,10 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
 
     anew = run("anew", "--start", start, "--new-adapters", "--seed", 2)
     assert anew["started_from"]["adapters_sha256"] is None and digest(tmp_path / "anew" / SAM) == digest(start / SAM)
+
+    more = run("more", "--start", start, "--sam-steps", 2, 0, "--seed", 2)
+    assert [(stage["stage"], stage["steps"]) for stage in more["stages"]][0] == ("sam_1", 2)
+    assert digest(tmp_path / "more" / SAM) != digest(start / SAM)
 
     drawn = []
 

@@ -79,6 +79,7 @@ def test_pretraining_lowers_its_loss(tmp_path):
     losses = []
     pretrain(sam, config, TrainingState(tmp_path / "s.pt"), (), lambda s, x: losses.append(x["mask"]), workers=0)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert not any(weight.requires_grad for weight in sam.parameters())
 
 
 def test_batches_are_equal_for_equal_index():
