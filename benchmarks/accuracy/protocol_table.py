@@ -88,9 +88,7 @@ def _parts(arguments: argparse.Namespace) -> Iterator[Part]:
             yield Part(dataset, fold, method, model, seen)
 
 
-def _measure(
-    arguments: argparse.Namespace, data: DataSets, part: Part, cells: Cells, shared: SharedEncodings
-) -> None:
+def _measure(arguments: argparse.Namespace, data: DataSets, part: Part, cells: Cells, shared: SharedEncodings) -> None:
     """Measure the cells of one part; they share the encodings, which take most of the time."""
     options = network_options(part.method, part.model)
     settings: Fields = {

@@ -240,9 +240,7 @@ def _inside(seen: list[SeenObject], window: Window, extent: Extent | None) -> li
 
 def _outline_of(window: Window, extent: Extent) -> BaseGeometry:
     """The extent in pixels: whole ones, or the rectangle itself where a rotated raster has it across its pixels."""
-    pixels = shapely.box(
-        window.col_off, window.row_off, window.col_off + window.width, window.row_off + window.height
-    )
+    pixels = shapely.box(window.col_off, window.row_off, window.col_off + window.width, window.row_off + window.height)
     if extent.transform.is_rectilinear:
         return pixels
     xmin, ymin, xmax, ymax = extent.bounds

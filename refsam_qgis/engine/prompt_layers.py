@@ -90,9 +90,7 @@ def read_prompts(job: PromptsJob, raster: RasterSource, reporter: Reporter) -> l
     boxes = [] if job.boxes is None else _read_boxes(job.boxes, job, raster, reporter)
     if not points and not boxes:
         paths = " or ".join(f"'{path}'" for path in (job.points, job.boxes) if path is not None)
-        raise RefSAMError(
-            "input", f"No prompt of {paths} falls on raster '{raster.path}'; check the CRS of both."
-        )
+        raise RefSAMError("input", f"No prompt of {paths} falls on raster '{raster.path}'; check the CRS of both.")
     if job.object_field is not None:
         return _by_value(points, boxes, job.object_field)
     return _by_place(points, boxes)

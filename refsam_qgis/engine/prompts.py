@@ -254,5 +254,3 @@ def _is_cut(mask: NDArray[np.bool_], window: Window, raster: RasterSource) -> bo
         or (bottom < raster.height and mask[-1].any())
         or (right < raster.width and mask[:, -1].any())
     )
-
-

@@ -323,9 +323,7 @@ class _TileRun:
         return TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
-def _tile_side(
-    job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter
-) -> tuple[int, float | None]:
+def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, float | None]:
     """Choose the side of the tiles and the ground size of the chips so that both are equal on the ground.
 
     Returns:

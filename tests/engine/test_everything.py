@@ -115,9 +115,13 @@ def test_one_tile_equals_segment_anything(write_raster, outputs):
     Loaded.sam = sam
     job = EverythingJob(write_raster(image), None, 4, 0.5, 0.8, 0.5, outputs)
     run_everything(job, Recorder(), lambda options: Loaded())
-    theirs = segment_anything_own().SamAutomaticMaskGenerator(
-        sam, 4, points_per_batch=4, pred_iou_thresh=0.5, stability_score_thresh=0.8, box_nms_thresh=0.5
-    ).generate(as_pixels(image))
+    theirs = (
+        segment_anything_own()
+        .SamAutomaticMaskGenerator(
+            sam, 4, points_per_batch=4, pred_iou_thresh=0.5, stability_score_thresh=0.8, box_nms_thresh=0.5
+        )
+        .generate(as_pixels(image))
+    )
     objects = gpd.read_file(outputs.polygons)
     assert len(objects) == len(theirs) > 3 and objects["object_id"].is_unique
     drawn = [rasterio.features.geometry_mask([one], (100, 160), HALF_METRE, invert=True) for one in objects.geometry]

@@ -219,9 +219,7 @@ def _common_grid(job: EvaluateJob, result: Layer, truth: Layer) -> tuple[Grid, s
     """Choose the grid, and say so when a raster has to be aligned to it."""
     if (result.crs is None) != (truth.crs is None):
         bare, other = (result, truth) if result.crs is None else (truth, result)
-        raise RefSAMError(
-            "input", f"'{bare.path}' has no CRS, but '{other.path}' has one; assign its CRS to it first."
-        )
+        raise RefSAMError("input", f"'{bare.path}' has no CRS, but '{other.path}' has one; assign its CRS to it first.")
     if isinstance(result, RasterLayer):
         if isinstance(truth, RasterLayer) and not result.grid.shares_pixels(truth.grid):
             return result.grid, (

@@ -82,9 +82,7 @@ class AutomaticMasks:
             {"size": [height, width], "counts": of_mask.tolist()}
             for of_mask in np.split(counts, np.cumsum(lengths)[:-1])[:number]
         ]
-        return cls(
-            boxes.reshape(-1, 4).astype(np.int64), predicted.view(np.float32), stability.view(np.float32), runs
-        )
+        return cls(boxes.reshape(-1, 4).astype(np.int64), predicted.view(np.float32), stability.view(np.float32), runs)
 
 
 def point_grid(points_per_side: int, size: tuple[int, int]) -> NDArray[np.float64]:

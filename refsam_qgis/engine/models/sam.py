@@ -54,9 +54,7 @@ def segment_anything_modules() -> types.SimpleNamespace:
     """
     spec = importlib.util.find_spec("segment_anything")
     if spec is None or spec.submodule_search_locations is None:
-        raise RefSAMError(
-            "environment", "The package segment_anything is missing; run scripts/setup of RefSAM again."
-        )
+        raise RefSAMError("environment", "The package segment_anything is missing; run scripts/setup of RefSAM again.")
     with _bare_package("segment_anything", list(spec.submodule_search_locations)):
         return types.SimpleNamespace(
             build_sam=importlib.import_module("segment_anything.build_sam"),

@@ -261,9 +261,7 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
         taken.append(_box(window))
     unseen = len(outlines) - int(shapely.intersects(outlines, shapely.union_all(taken)).sum())
     if unseen and chips:
-        reporter.log(
-            f"{unseen} of {len(outlines)} marks of {subject.what} are left out; {len(chips)} chips are used."
-        )
+        reporter.log(f"{unseen} of {len(outlines)} marks of {subject.what} are left out; {len(chips)} chips are used.")
     return chips
 
 

@@ -42,9 +42,7 @@ def calibration_episodes(places: Sequence[Place], count: int, window: int, real_
 
 
 @torch.no_grad()
-def calibrate(
-    model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None, seed: int = 0
-) -> None:
+def calibrate(model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None, seed: int = 0) -> None:
     """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with two values for one).
 
     Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given

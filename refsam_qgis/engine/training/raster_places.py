@@ -104,9 +104,7 @@ class RasterPlace:
         name: What the card calls it.
     """
 
-    def __init__(
-        self, raster: LabelledRaster, box: tuple[int, int, int, int], ids: dict[str, int], name: str
-    ) -> None:
+    def __init__(self, raster: LabelledRaster, box: tuple[int, int, int, int], ids: dict[str, int], name: str) -> None:
         self.name = name
         self._raster = raster
         self._box = box

@@ -95,9 +95,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     if not job.resume:
         state.path.unlink(missing_ok=True)
     window = WINDOW if device.type != "cpu" else CPU_WINDOW
-    draws = EpisodeConfig(
-        steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed
-    )
+    draws = EpisodeConfig(steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed)
     warmup = min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps)))
     trainer = TrainerConfig(warmup=warmup, fitted_share=FITTED_SHARE)
     run = _Run(job, model, state, _validation_episodes(job, data, window), reporter)

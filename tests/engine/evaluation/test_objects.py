@@ -16,10 +16,12 @@ def match(truth, result, min_iou=0.5, rows=None):
     height = len(truth.classes)
     for top in range(0, height, rows or height):
         part = slice(top, top + (rows or height))
-        matcher.add(*(
-            Labels(side.classes[part], None if side.objects is None else side.objects[part])
-            for side in (truth, result)
-        ))
+        matcher.add(
+            *(
+                Labels(side.classes[part], None if side.objects is None else side.objects[part])
+                for side in (truth, result)
+            )
+        )
     return matcher.finish(2)
 
 

@@ -25,9 +25,7 @@ SIZE = (160, 256)
 class BlobDecoder(torch.nn.Module):
     """Answers each prompt with three blobs whose places, sizes, blurs and ratings hang on the prompt's embedding."""
 
-    def forward(
-        self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, multimask_output
-    ):
+    def forward(self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, multimask_output):
         assert multimask_output
         draws = (sparse_prompt_embeddings[:, 0, :15] * 5).sin().reshape(-1, 3, 5, 1, 1) / 2 + 0.5
         x, y, size, blur, rating = draws.unbind(2)
