@@ -41,28 +41,23 @@ class FittedReference:
     head: FittedHead
 
 
-class FittedSegmenter:
-    """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3."""
+class _DetailedSegmenter:
+    """What both segmenters share: pixel features beside what another segmenter's frozen encoder says.
 
-    def __init__(self, model: ViRefSAM) -> None:
-        self.model = model.eval()
-        self._plain = ViRefSAMSegmenter(model)
-        self._prior = FittedPrior(model.device)
+    Args:
+        plain: The other segmenter.
+        sam: Its SAM.
+    """
+
+    def __init__(self, plain: ViRefSAMSegmenter | TrainingFreeSegmenter, sam: Any) -> None:
+        self._plain = plain
+        self._sam = sam
+        self._prior = FittedPrior(plain.device)
 
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.device
-
-    @torch.inference_mode()
-    def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
-        """Pool prototypes from the chips of one class and fit the prior to their pixels."""
-        encodings = encodings or [
-            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
-        ]
-        prototypes = self._plain.describe(shots, [encoding.frozen for encoding in encodings])
-        details = torch.cat([encoding.details for encoding in encodings])
-        return FittedReference(prototypes, self._prior.fit(details, shots.masks))
+        return self._plain.device
 
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
@@ -72,15 +67,7 @@ class FittedSegmenter:
     @torch.inference_mode()
     def detail(self, frozen: FrozenEncoding) -> DetailedEncoding:
         """Put the pixel features beside what the frozen encoder says of tiles."""
-        return _detailed(frozen, self.model.sam)
-
-    @torch.inference_mode()
-    def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
-        """Logits ``(B, 4h, 4w)`` of one class."""
-        prior = self._prior.logits(encoding.details, reference.head)
-        prototypes = reference.prototypes.expand(len(prior))
-        logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
-        return logits.float().cpu()
+        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)))
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""
@@ -95,6 +82,33 @@ class FittedSegmenter:
         """Return the stored encoding of tiles ``(B, 3, T, T)``, with their pixel features."""
         return self.detail(self._plain.restore_encoding(tensors, images, valid))
 
+
+class FittedSegmenter(_DetailedSegmenter):
+    """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3."""
+
+    def __init__(self, model: ViRefSAM) -> None:
+        self._virefsam = ViRefSAMSegmenter(model)
+        super().__init__(self._virefsam, model.sam)
+        self.model = model
+
+    @torch.inference_mode()
+    def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
+        """Pool prototypes from the chips of one class and fit the prior to their pixels."""
+        encodings = encodings or [
+            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
+        ]
+        prototypes = self._virefsam.describe(shots, [encoding.frozen for encoding in encodings])
+        details = torch.cat([encoding.details for encoding in encodings])
+        return FittedReference(prototypes, self._prior.fit(details, shots.masks))
+
+    @torch.inference_mode()
+    def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
+        """Logits ``(B, 4h, 4w)`` of one class."""
+        prior = self._prior.logits(encoding.details, reference.head)
+        prototypes = reference.prototypes.expand(len(prior))
+        logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
+        return logits.float().cpu()
+
     def dump_reference(self, reference: FittedReference) -> dict[str, Tensor]:
         """Return prototypes and head as tensors to store."""
         return {**reference.prototypes.dump(), **reference.head.dump()}
@@ -104,31 +118,21 @@ class FittedSegmenter:
         return FittedReference(Prototypes.restore(tensors, self.device), FittedHead.restore(tensors, self.device))
 
 
-class FittedStockSegmenter:
+class FittedStockSegmenter(_DetailedSegmenter):
     """`ReferenceSegmenter` for a SAM without adapters: its decoder draws the parts of the fitted map."""
 
     def __init__(self, sam: Any) -> None:
         self._free = TrainingFreeSegmenter(sam)
-        self._prior = FittedPrior(self._free.device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs."""
-        return self._free.device
+        super().__init__(self._free, sam)
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedHead:
         """Fit the map to the chips of one class; SAM is not needed for that."""
         details = [encoding.details for encoding in encodings] or [
-            pixel_features(_colours(normalise(image[None], valid[None], self._free.sam), self._free.sam))
+            pixel_features(_colours(normalise(image[None], valid[None], self._sam), self._sam))
             for image, valid in zip(shots.images.to(self.device), shots.valid.to(self.device), strict=True)
         ]
         return self._prior.fit(torch.cat(details), shots.masks)
-
-    @torch.inference_mode()
-    def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
-        """Encode target tiles ``(B, 3, T, T)``, and compute their pixel features."""
-        return _detailed(self._free.encode(images, valid), self._free.sam)
 
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
@@ -137,19 +141,6 @@ class FittedStockSegmenter:
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._free.draw(encoding.frozen.features, coarse, fine).float().cpu()
 
-    def encoding_kind(self) -> list[Any]:
-        """Return how many blocks stored features and tokens have behind them."""
-        return self._free.encoding_kind()
-
-    def dump_encoding(self, encoding: DetailedEncoding) -> dict[str, Tensor]:
-        """Return what the encoder computed as tensors to store; pixel features are sooner computed again."""
-        return encoding.frozen.dump()
-
-    @torch.inference_mode()
-    def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> DetailedEncoding:
-        """Return the stored encoding of tiles ``(B, 3, T, T)``, with their pixel features."""
-        return _detailed(self._free.restore_encoding(tensors, images, valid), self._free.sam)
-
     def dump_reference(self, reference: FittedHead) -> dict[str, Tensor]:
         """Return the head as tensors to store."""
         return reference.dump()
@@ -157,10 +148,6 @@ class FittedStockSegmenter:
     def restore_reference(self, tensors: dict[str, Tensor]) -> FittedHead:
         """Return a stored head."""
         return FittedHead.restore(tensors, self.device)
-
-
-def _detailed(frozen: FrozenEncoding, sam: Any) -> DetailedEncoding:
-    return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, sam)))
 
 
 def _colours(pixels: Tensor, sam: Any) -> Tensor:
