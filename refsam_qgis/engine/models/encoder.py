@@ -64,6 +64,7 @@ def run_blocks(
     blocks: range,
     adapters: Mapping[int, BlockAdapter] | None = None,
     checkpointing: bool = False,
+    attended: Tensor | None = None,
 ) -> Tensor:
     """Run some consecutive blocks, with an adapter parallel to the attention of those that have one.
 
@@ -73,6 +74,7 @@ def run_blocks(
         blocks: Indices of the blocks.
         adapters: Adapters by block.
         checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+        attended: What `attend_tokens` makes of the tokens in the first of the blocks, where that is known.
 
     Returns:
         Tokens that leave the last block; those given when there is none.
@@ -81,10 +83,16 @@ def run_blocks(
     for index in blocks:
         block, adapter = encoder.blocks[index], (adapters or {}).get(index)
         if checkpointing:
-            tokens = checkpoint(_block, block, tokens, adapter, use_reentrant=False)
+            tokens = checkpoint(_block, block, tokens, adapter, attended, use_reentrant=False)
         else:
-            tokens = _block(block, tokens, adapter)
+            tokens = _block(block, tokens, adapter, attended)
+        attended = None
     return tokens
+
+
+def attend_tokens(block: Any, tokens: Tensor) -> Tensor:
+    """First half of a ViT block, which no adapter parallel to it changes: x + Attn(LN1 x)."""
+    return tokens + attend(block.attn, block.norm1(tokens), block.window_size)
 
 
 def project(encoder: Any, tokens: Tensor) -> Tensor:
@@ -95,11 +103,13 @@ def project(encoder: Any, tokens: Tensor) -> Tensor:
     return embedding
 
 
-def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None) -> Tensor:
+def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None, attended: Tensor | None) -> Tensor:
     """One ViT block: h = x + Attn(LN1 x) + DTA(x); y = h + MLP(LN2 h) (method Eq. 5)."""
-    hidden = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
+    hidden = attend_tokens(block, tokens) if attended is None else attended
     if adapter is not None:
         hidden = hidden + adapter(tokens)
+    elif attended is not None:
+        hidden = hidden.clone()  # it is not ours to change
     if torch.is_grad_enabled():
         return hidden + _mlp(block, hidden)
     # Part by part and in place: the hidden layer of all tokens would be the largest tensor of all.

@@ -18,6 +18,9 @@ from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
+ASKED_AT_ONCE = 4096
+"""Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
+
 
 @dataclass(frozen=True)
 class FittedHead:
@@ -102,8 +105,18 @@ class FittedPrior:
 
     def logits(self, features: Tensor, head: FittedHead) -> Tensor:
         """Class map ``(B, h, w)`` of features ``(B, FEATURES, h, w)``; above 0 where the class seems to be."""
-        standard = (features.permute(0, 2, 3, 1) - head.mean) / head.deviation
-        return self.rules.gain * (self._waves(standard) @ head.weights)
+        places = features.permute(0, 2, 3, 1)
+        # Part by part: the waves of a whole map would be by far the largest tensor of all.
+        values = torch.cat([self._ask((some - head.mean) / head.deviation, head.weights) for some in _parts(places)])
+        return self.rules.gain * values.view(places.shape[:3])
+
+    def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
+        """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting the three parts side by side."""
+        of_waves, of_features, offset = torch.split(weights, [self.rules.waves, standard.shape[1], 1])
+        standard = standard.clamp_(-self.rules.limit, self.rules.limit)
+        waves = torch.addmm(self._phases, standard, self._frequencies).cos_()
+        values: Tensor = waves @ (of_waves * (2 / self.rules.waves) ** 0.5)
+        return values + standard @ (of_features * self.rules.linear) + offset
 
     def _waves(self, standard: Tensor) -> Tensor:
         """Random Fourier features, the features themselves and a one: ``(..., FEATURES)`` -> ``(..., M)``."""
@@ -121,6 +134,12 @@ class FittedPrior:
         # On the CPU: the system is small, doubles are exact enough for any mark, and not every device can solve.
         solved: Tensor = torch.linalg.solve(gram.cpu().double(), (waves.T @ (positive - negative)).cpu().double())
         return solved.to(waves)
+
+
+def _parts(places: Tensor) -> tuple[Tensor, ...]:
+    """Split features ``(B, h, w, FEATURES)`` into parts ``(n, FEATURES)`` that pass through the waves together."""
+    at_once = ASKED_AT_ONCE if places.device.type == "cpu" else ASKED_AT_ONCE * 64
+    return torch.split(places.flatten(0, 2), at_once)
 
 
 def _shares(chosen: Tensor, features: Tensor) -> Tensor:

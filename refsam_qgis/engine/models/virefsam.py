@@ -14,7 +14,7 @@ from .blend import PriorBlend
 from .config import ViRefSAMConfig
 from .decoder import decode
 from .dta import DTAAdapters, adapted_blocks
-from .encoder import embed_patches, encode, project, run_blocks
+from .encoder import attend_tokens, embed_patches, encode, project, run_blocks
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import PseudoMask, geometric_prompts
 from .sam import GRID, freeze, normalise
@@ -30,15 +30,18 @@ class FrozenEncoding:
         pixels: ``(B, 3, S, S)`` normalised input.
         features: ``(B, 256, h, w)`` frozen image embedding, or the inner features that a model looks at in its place.
         prefix: ``(B, h, w, d)`` tokens that enter the model's first adapted block; ``None`` where nobody kept them.
+        attended: ``(B, h, w, d)`` what that block's attention makes of them, on which the class has no influence yet;
+            ``None`` where there is no such block, or nobody kept it.
     """
 
     pixels: Tensor
     features: Tensor
     prefix: Tensor | None = None
+    attended: Tensor | None = None
 
     def dump(self) -> dict[str, Tensor]:
         """Return what the encoder computed as tensors to store."""
-        kept = {"features": self.features, "prefix": self.prefix}
+        kept = {"features": self.features, "prefix": self.prefix, "attended": self.attended}
         return {name: tensor.cpu() for name, tensor in kept.items() if tensor is not None}
 
     @classmethod
@@ -50,8 +53,8 @@ class FrozenEncoding:
         """
         if "features" not in tensors or len(tensors["features"]) != len(pixels):
             raise ValueError("the tensors hold no features of as many tiles")
-        features, prefix = tensors["features"], tensors.get("prefix")
-        return cls(pixels, features.to(pixels.device), None if prefix is None else prefix.to(pixels.device))
+        kept = {name: value.to(pixels.device) for name, value in tensors.items() if name in ("prefix", "attended")}
+        return cls(pixels, tensors["features"].to(pixels.device), **kept)
 
 
 class ViRefSAM(nn.Module):
@@ -94,22 +97,28 @@ class ViRefSAM(nn.Module):
         """Weights of the prompt encoder and the adapters, without SAM."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("sam.")}
 
-    def encode(self, pixels: Tensor, origin: tuple[int, int] = (0, 0)) -> FrozenEncoding:
+    def encode(self, pixels: Tensor, origin: tuple[int, int] = (0, 0), only_features: bool = False) -> FrozenEncoding:
         """Run the encoder without adapters, no further than features and second pass need it.
 
         Args:
             pixels: ``(B, 3, S, S)`` normalised input.
             origin: As for `forward`.
+            only_features: Leave out what only a target needs; a reference is not segmented.
         """
         encoder, checkpointing = self.sam.image_encoder, self._checkpoints(pixels)
         tokens = embed_patches(encoder, pixels, origin)
         reached = {0: tokens}
-        for depth in sorted({self.feature_depth, self.prefix_depth} - {0}):
+        # What enters block 0 is sooner computed again than kept with every encoding.
+        prefix_depth = 0 if only_features else self.prefix_depth
+        for depth in sorted({self.feature_depth, prefix_depth} - {0}):
             tokens = run_blocks(encoder, tokens, range(max(reached), depth), checkpointing=checkpointing)
             reached[depth] = tokens
         features = project(encoder, reached[self.feature_depth])
-        # What enters block 0 is sooner computed again than kept with every encoding.
-        return FrozenEncoding(pixels, features, reached[self.prefix_depth] if self.prefix_depth else None)
+        if not prefix_depth:
+            return FrozenEncoding(pixels, features)
+        prefix = reached[prefix_depth]
+        attended = attend_tokens(encoder.blocks[prefix_depth], prefix) if prefix_depth < self.depth else None
+        return FrozenEncoding(pixels, features, prefix, attended)
 
     def forward(
         self,
@@ -159,7 +168,8 @@ class ViRefSAM(nn.Module):
             tokens = embed_patches(encoder, encoding.pixels, origin)
             tokens = run_blocks(encoder, tokens, range(self.prefix_depth), checkpointing=checkpointing)
         adapters = self.dta.bind(prototypes, assignment)
-        tokens = run_blocks(encoder, tokens, range(self.prefix_depth, self.depth), adapters, checkpointing)
+        blocks = range(self.prefix_depth, self.depth)
+        tokens = run_blocks(encoder, tokens, blocks, adapters, checkpointing, encoding.attended)
         return project(encoder, tokens)
 
     def _checkpoints(self, pixels: Tensor) -> bool:
@@ -203,7 +213,8 @@ class ViRefSAMSegmenter:
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""
-        return ["features", self.model.feature_depth, "prefix", self.model.prefix_depth]
+        attended = ["attended"] if 0 < self.model.prefix_depth < self.model.depth else []
+        return ["features", self.model.feature_depth, "prefix", self.model.prefix_depth, *attended]
 
     def dump_encoding(self, encoding: FrozenEncoding) -> dict[str, Tensor]:
         """Return what the encoder computed as tensors to store."""

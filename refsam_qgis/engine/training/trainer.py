@@ -48,12 +48,14 @@ class TrainerConfig:
     fitted_share: float = 0.0
 
 
-def encode_views(model: ViRefSAM, images: Tensor, origin: tuple[int, int]) -> FrozenEncoding:
+def encode_views(
+    model: ViRefSAM, images: Tensor, origin: tuple[int, int], only_features: bool = False
+) -> FrozenEncoding:
     """Encode training views ``(B, 3, S, S)`` uint8, windows of SAM's frame, without adapters."""
     pixels = (images.float() - model.sam.pixel_mean) / model.sam.pixel_std
     learns = any(weight.requires_grad for weight in model.sam.image_encoder.parameters())
     with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-        return model.encode(pixels, origin)
+        return model.encode(pixels, origin, only_features)
 
 
 def run_episodes(
@@ -72,7 +74,7 @@ def run_episodes(
     """
     references, origin = batch["references"], batch["origin"]
     count, shots = references.shape[:2]
-    features = encode_views(model, references.flatten(0, 1), origin).features
+    features = encode_views(model, references.flatten(0, 1), origin, only_features=True).features
     features = features.view(count, shots, *features.shape[1:])
     prototypes = compute_prototypes(features, batch["reference_masks"], model.config.background_cells, generator)
     prior = fit_priors(model, batch) if fitted else None

@@ -128,6 +128,17 @@ def test_blocks_run_for_a_target(make, pixels, count_blocks, config, blocks):
     assert count_blocks(lambda: run(model, pixels)) == blocks
 
 
+@torch.no_grad()
+def test_classes_share_the_attention_of_the_first_adapted_block(make, pixels, count_blocks):
+    model = make(ViRefSAMConfig(adapted_blocks="last_2", feature_block=3))
+    encoding = model.encode(pixels)
+    kept = encoding.attended.clone()
+    prototypes = pooled(encoding.features)
+    assert count_blocks(lambda: model(encoding, prototypes)) == 1  # the last one
+    assert torch.equal(encoding.attended, kept)
+    assert model.encode(pixels, only_features=True).attended is None
+
+
 @pytest.mark.parametrize("origin", [(0, 0), (3, 40)])
 @pytest.mark.parametrize(
     "config", [ViRefSAMConfig(adapted_blocks="last_2"), ViRefSAMConfig(adapted_blocks="global"), SHARED]

@@ -88,9 +88,9 @@ def test_recomputing_blocks_gives_the_same_gradients(batch, config, monkeypatch)
 def test_the_shared_prefix_is_encoded_once_in_training(batch, monkeypatch):
     ran = []
 
-    def note(encoder, tokens, blocks, adapters=None, checkpointing=False):
+    def note(encoder, tokens, blocks, *others, **named):
         ran.extend((block, len(tokens)) for block in blocks)
-        return run_blocks(encoder, tokens, blocks, adapters, checkpointing)
+        return run_blocks(encoder, tokens, blocks, *others, **named)
 
     monkeypatch.setattr("refsam_qgis.engine.models.virefsam.run_blocks", note)
     run_episodes(fresh(ViRefSAMConfig(adapted_blocks="last_3", feature_block=2)).eval(), batch, None)
