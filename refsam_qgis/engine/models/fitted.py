@@ -17,7 +17,7 @@ from .pseudo_mask import MASK_SCALE
 from .sam import normalise
 from .segmenter import Shots
 from .training_free import TrainingFreeSegmenter
-from .virefsam import FrozenEncoding, ViRefSAM, ViRefSAMSegmenter
+from .virefsam import FrozenEncoding, ViRefSAM, ViRefSAMSegmenter, grid_masks
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,13 @@ class FittedSegmenter(_DetailedSegmenter):
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
         """Pool prototypes from the chips of one class and fit the prior to their pixels."""
-        encodings = encodings or [
-            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
-        ]
-        prototypes = self._virefsam.describe(shots, [encoding.frozen for encoding in encodings])
-        details = torch.cat([encoding.details for encoding in encodings])
-        return FittedReference(prototypes, self._prior.fit(details, shots.masks))
+        features, details = [], []
+        for k in range(len(shots.images)):
+            encoding = encodings[k] if encodings else self.encode(shots.images[k : k + 1], shots.valid[k : k + 1])
+            features.append(encoding.frozen.features)  # what else is in an encoding would be kept K times
+            details.append(encoding.details)
+        prototypes = self._virefsam.pool(torch.cat(features), grid_masks(shots.masks).to(self.device))
+        return FittedReference(prototypes, self._prior.fit(torch.cat(details), shots.masks))
 
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:

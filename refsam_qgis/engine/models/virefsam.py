@@ -198,6 +198,10 @@ class ViRefSAMSegmenter:
     def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> Prototypes:
         """Prototypes of one class, shape ``(1, 1 + K*N_b, 256)``."""
         features, masks = encode_shots(self.encode, shots, self.device, encodings)
+        return self.pool(features, masks)
+
+    def pool(self, features: Tensor, masks: Tensor) -> Prototypes:
+        """Prototypes of features ``(K, 256, h, w)`` and masks ``(K, H, W)`` no smaller than their grid."""
         return compute_prototypes(features[None], masks[None], self.model.config.background_cells)
 
     @torch.inference_mode()
@@ -241,10 +245,11 @@ def encode_shots(
     encodings: Sequence[FrozenEncoding] = (),
 ) -> tuple[Tensor, Tensor]:
     """Encode the reference chips one by one; features ``(K, 256, h, w)`` and masks no smaller than their grid."""
-    encodings = encodings or [
-        encode_one(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(shots.images.shape[0])
-    ]
-    return torch.cat([encoding.features for encoding in encodings]), _grid_masks(shots.masks).to(device)
+    features = []
+    for k in range(len(shots.images)):
+        encoding = encodings[k] if encodings else encode_one(shots.images[k : k + 1], shots.valid[k : k + 1])
+        features.append(encoding.features)  # what else is in an encoding would be kept K times
+    return torch.cat(features), grid_masks(shots.masks).to(device)
 
 
 def encode_tiles(sam: Any, images: Tensor, valid: Tensor, device: torch.device) -> FrozenEncoding:
@@ -262,7 +267,7 @@ def _feature_depth(block: int | None, depth: int) -> int:
     return block + 1
 
 
-def _grid_masks(masks: Tensor) -> Tensor:
+def grid_masks(masks: Tensor) -> Tensor:
     """Repeat the pixels of masks ``(..., S, S)`` smaller than the feature grid, so that cell averages are defined."""
     factor = -(-GRID // masks.shape[-1])
     return masks.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2) if factor > 1 else masks
