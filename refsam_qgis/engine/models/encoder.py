@@ -74,7 +74,8 @@ def run_blocks(
         blocks: Indices of the blocks.
         adapters: Adapters by block.
         checkpointing: Recompute each block in the backward pass instead of keeping its activations.
-        attended: What `attend_tokens` makes of the tokens in the first of the blocks, where that is known.
+        attended: What `attend_tokens` makes of the tokens in the first of the blocks, where that has an adapter and it
+            is known.
 
     Returns:
         Tokens that leave the last block; those given when there is none.
@@ -108,8 +109,6 @@ def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None, attended: T
     hidden = attend_tokens(block, tokens) if attended is None else attended
     if adapter is not None:
         hidden = hidden + adapter(tokens)
-    elif attended is not None:
-        hidden = hidden.clone()  # it is not ours to change
     if torch.is_grad_enabled():
         return hidden + _mlp(block, hidden)
     # Part by part and in place: the hidden layer of all tokens would be the largest tensor of all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from .pixel_features import pixel_features
 from .prototypes import Prototypes
 from .pseudo_mask import MASK_SCALE
 from .sam import normalise
-from .segmenter import Shots
+from .segmenter import Shots, encode_each
 from .training_free import TrainingFreeSegmenter
 from .virefsam import FrozenEncoding, ViRefSAM, ViRefSAMSegmenter, grid_masks
+
+Plain = TypeVar("Plain", bound=ViRefSAMSegmenter | TrainingFreeSegmenter)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FittedReference:
     head: FittedHead
 
 
-class _DetailedSegmenter:
+class _DetailedSegmenter(Generic[Plain]):
     """What both segmenters share: pixel features beside what another segmenter's frozen encoder says.
 
     Args:
@@ -49,7 +51,7 @@ class _DetailedSegmenter:
         sam: Its SAM.
     """
 
-    def __init__(self, plain: ViRefSAMSegmenter | TrainingFreeSegmenter, sam: Any) -> None:
+    def __init__(self, plain: Plain, sam: Any) -> None:
         self._plain = plain
         self._sam = sam
         self._prior = FittedPrior(plain.device)
@@ -83,23 +85,21 @@ class _DetailedSegmenter:
         return self.detail(self._plain.restore_encoding(tensors, images, valid))
 
 
-class FittedSegmenter(_DetailedSegmenter):
+class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3."""
 
     def __init__(self, model: ViRefSAM) -> None:
-        self._virefsam = ViRefSAMSegmenter(model)
-        super().__init__(self._virefsam, model.sam)
+        super().__init__(ViRefSAMSegmenter(model), model.sam)
         self.model = model
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
         """Pool prototypes from the chips of one class and fit the prior to their pixels."""
         features, details = [], []
-        for k in range(len(shots.images)):
-            encoding = encodings[k] if encodings else self.encode(shots.images[k : k + 1], shots.valid[k : k + 1])
-            features.append(encoding.frozen.features)  # what else is in an encoding would be kept K times
+        for encoding in encode_each(self._encode_reference, shots, encodings):
+            features.append(encoding.frozen.features)
             details.append(encoding.details)
-        prototypes = self._virefsam.pool(torch.cat(features), grid_masks(shots.masks).to(self.device))
+        prototypes = self._plain.pool(torch.cat(features), grid_masks(shots.masks).to(self.device))
         return FittedReference(prototypes, self._prior.fit(torch.cat(details), shots.masks))
 
     @torch.inference_mode()
@@ -110,6 +110,9 @@ class FittedSegmenter(_DetailedSegmenter):
         logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
         return logits.float().cpu()
 
+    def _encode_reference(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
+        return self.detail(self._plain.encode_reference(images, valid))
+
     def dump_reference(self, reference: FittedReference) -> dict[str, Tensor]:
         """Return prototypes and head as tensors to store."""
         return {**reference.prototypes.dump(), **reference.head.dump()}
@@ -119,12 +122,11 @@ class FittedSegmenter(_DetailedSegmenter):
         return FittedReference(Prototypes.restore(tensors, self.device), FittedHead.restore(tensors, self.device))
 
 
-class FittedStockSegmenter(_DetailedSegmenter):
+class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     """`ReferenceSegmenter` for a SAM without adapters: its decoder draws the parts of the fitted map."""
 
     def __init__(self, sam: Any) -> None:
-        self._free = TrainingFreeSegmenter(sam)
-        super().__init__(self._free, sam)
+        super().__init__(TrainingFreeSegmenter(sam), sam)
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedHead:
@@ -140,7 +142,7 @@ class FittedStockSegmenter(_DetailedSegmenter):
         """Logits ``(B, 4h, 4w)`` of one class."""
         fine = self._prior.logits(encoding.details, reference)
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
-        return self._free.draw(encoding.frozen.features, coarse, fine).float().cpu()
+        return self._plain.draw(encoding.frozen.features, coarse, fine).float().cpu()
 
     def dump_reference(self, reference: FittedHead) -> dict[str, Tensor]:
         """Return the head as tensors to store."""

@@ -114,15 +114,18 @@ class FittedPrior:
         """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting the three parts side by side."""
         of_waves, of_features, offset = torch.split(weights, [self.rules.waves, standard.shape[1], 1])
         standard = standard.clamp_(-self.rules.limit, self.rules.limit)
-        waves = torch.addmm(self._phases, standard, self._frequencies).cos_()
-        values: Tensor = waves @ (of_waves * (2 / self.rules.waves) ** 0.5)
+        values: Tensor = self._cosines(standard) @ (of_waves * (2 / self.rules.waves) ** 0.5)
         return values + standard @ (of_features * self.rules.linear) + offset
 
     def _waves(self, standard: Tensor) -> Tensor:
-        """Random Fourier features, the features themselves and a one: ``(..., FEATURES)`` -> ``(..., M)``."""
+        """Random Fourier features, the features themselves and a one: ``(n, FEATURES)`` -> ``(n, M)``."""
         standard = standard.clamp(-self.rules.limit, self.rules.limit)
-        waves = torch.cos(standard @ self._frequencies + self._phases) * (2 / self.rules.waves) ** 0.5
-        return torch.cat([waves, self.rules.linear * standard, torch.ones_like(standard[..., :1])], dim=-1)
+        waves = self._cosines(standard) * (2 / self.rules.waves) ** 0.5
+        return torch.cat([waves, self.rules.linear * standard, torch.ones_like(standard[:, :1])], dim=1)
+
+    def _cosines(self, standard: Tensor) -> Tensor:
+        """Waves of height one: ``(n, FEATURES)`` -> ``(n, waves)``."""
+        return torch.addmm(self._phases, standard, self._frequencies).cos_()
 
     def _solve(self, waves: Tensor, of_class: Tensor, of_rest: Tensor) -> Tensor:
         """Ridge regression to +1 on the class and -1 on the rest, both of equal weight in all."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Encoding = TypeVar("Encoding")
 
 BACKGROUND = 0
 """Mask value of pixels known not to be of the class."""
@@ -40,6 +42,23 @@ class Shots:
             raise ValueError("images must be (K, 3, S, S), masks and valid (K, S, S)")
         if self.images.dtype != torch.uint8 or self.masks.dtype != torch.uint8 or self.valid.dtype != torch.bool:
             raise TypeError("images and masks must be uint8, valid bool")
+
+
+def encode_each(
+    encode: Callable[[Tensor, Tensor], Encoding], shots: Shots, encodings: Sequence[Encoding] = ()
+) -> Iterator[Encoding]:
+    """Yield the encoding of each chip, one by one: who keeps only a part of each never has all of them in memory.
+
+    Args:
+        encode: As `ReferenceSegmenter.encode`.
+        shots: The chips.
+        encodings: Those of the chips, where the caller has them already.
+    """
+    if encodings:
+        yield from encodings
+    else:
+        for image, valid in zip(shots.images, shots.valid, strict=True):
+            yield encode(image[None], valid[None])
 
 
 class ReferenceSegmenter(Protocol):

@@ -18,7 +18,7 @@ from .encoder import attend_tokens, embed_patches, encode, project, run_blocks
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import PseudoMask, geometric_prompts
 from .sam import GRID, freeze, normalise
-from .segmenter import Shots
+from .segmenter import Shots, encode_each
 from .vcp import VCPEncoder
 
 
@@ -197,7 +197,7 @@ class ViRefSAMSegmenter:
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[FrozenEncoding] = ()) -> Prototypes:
         """Prototypes of one class, shape ``(1, 1 + K*N_b, 256)``."""
-        features, masks = encode_shots(self.encode, shots, self.device, encodings)
+        features, masks = encode_shots(self.encode_reference, shots, self.device, encodings)
         return self.pool(features, masks)
 
     def pool(self, features: Tensor, masks: Tensor) -> Prototypes:
@@ -207,7 +207,12 @@ class ViRefSAMSegmenter:
     @torch.inference_mode()
     def encode(self, images: Tensor, valid: Tensor) -> FrozenEncoding:
         """Encode target tiles ``(B, 3, T, T)`` without adapters."""
-        return self.model.encode(normalise(images.to(self.device), valid.to(self.device), self.model.sam))
+        return self.model.encode(self._normalise(images, valid))
+
+    @torch.inference_mode()
+    def encode_reference(self, images: Tensor, valid: Tensor) -> FrozenEncoding:
+        """Encode reference chips ``(B, 3, T, T)``, as far as describing them needs it."""
+        return self.model.encode(self._normalise(images, valid), only_features=True)
 
     @torch.inference_mode()
     def segment(self, encoding: FrozenEncoding, reference: Prototypes) -> Tensor:
@@ -227,7 +232,7 @@ class ViRefSAMSegmenter:
     @torch.inference_mode()
     def restore_encoding(self, tensors: dict[str, Tensor], images: Tensor, valid: Tensor) -> FrozenEncoding:
         """Return the stored encoding of tiles ``(B, 3, T, T)``."""
-        return FrozenEncoding.restore(tensors, normalise(images.to(self.device), valid.to(self.device), self.model.sam))
+        return FrozenEncoding.restore(tensors, self._normalise(images, valid))
 
     def dump_reference(self, reference: Prototypes) -> dict[str, Tensor]:
         """Return the prototypes as tensors to store."""
@@ -237,6 +242,9 @@ class ViRefSAMSegmenter:
         """Return stored prototypes."""
         return Prototypes.restore(tensors, self.device)
 
+    def _normalise(self, images: Tensor, valid: Tensor) -> Tensor:
+        return normalise(images.to(self.device), valid.to(self.device), self.model.sam)
+
 
 def encode_shots(
     encode_one: Callable[[Tensor, Tensor], FrozenEncoding],
@@ -245,10 +253,7 @@ def encode_shots(
     encodings: Sequence[FrozenEncoding] = (),
 ) -> tuple[Tensor, Tensor]:
     """Encode the reference chips one by one; features ``(K, 256, h, w)`` and masks no smaller than their grid."""
-    features = []
-    for k in range(len(shots.images)):
-        encoding = encodings[k] if encodings else encode_one(shots.images[k : k + 1], shots.valid[k : k + 1])
-        features.append(encoding.features)  # what else is in an encoding would be kept K times
+    features = [encoding.features for encoding in encode_each(encode_one, shots, encodings)]
     return torch.cat(features), grid_masks(shots.masks).to(device)
 
 

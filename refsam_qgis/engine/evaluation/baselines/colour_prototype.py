@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from ...models.segmenter import FOREGROUND, Shots
+from ...models.segmenter import FOREGROUND, Shots, encode_each
 from .marked_pixels import background_value, require_class
 
 PROTOTYPES = 3
@@ -67,10 +67,7 @@ class ColourPrototypeSegmenter:
             RefSAMError: With code ``reference`` if no pixel is marked as the class.
         """
         require_class(shots.masks)
-        encodings = encodings or [
-            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(len(shots.images))
-        ]
-        tiles = [encoding[0].permute(1, 2, 0).numpy() for encoding in encodings]
+        tiles = [encoding[0].permute(1, 2, 0).numpy() for encoding in encode_each(self.encode, shots, encodings)]
         masks = shots.masks.numpy()
         return ColourPrototypes(
             self._cluster(tiles, masks == FOREGROUND),

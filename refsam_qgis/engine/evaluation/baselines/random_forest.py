@@ -17,7 +17,7 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
-from ...models.segmenter import FOREGROUND, Shots
+from ...models.segmenter import FOREGROUND, Shots, encode_each
 from .marked_pixels import background_value, require_class
 from .pixel_features import pixel_features
 
@@ -99,13 +99,10 @@ class RandomForestSegmenter:
             RefSAMError: With code ``reference`` if no pixel is marked as the class.
         """
         require_class(shots.masks)
-        encodings = encodings or [
-            self.encode(shots.images[k : k + 1], shots.valid[k : k + 1]) for k in range(len(shots.images))
-        ]
         negative = background_value(shots.masks)
         rng = np.random.default_rng(self._seed)
         references = []
-        for encoding, mask in zip(encodings, shots.masks.numpy(), strict=True):
+        for encoding, mask in zip(encode_each(self.encode, shots, encodings), shots.masks.numpy(), strict=True):
             of_class, others = (rng.permutation(np.argwhere(mask == value)) for value in (FOREGROUND, negative))
             references.append(MarkedReference(encoding.features[0], of_class, others))
         return Forests(
