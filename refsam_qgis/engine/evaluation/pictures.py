@@ -39,10 +39,12 @@ class PictureRow:
     Attributes:
         title: Which episode of which method it is, and how it went.
         panels: One picture for each of `COLUMNS`, with no side longer than `PANEL`.
+        iou: Of the class in the counted pixels.
     """
 
     title: str
     panels: tuple[Image.Image, ...]
+    iou: float
 
     @property
     def height(self) -> int:
@@ -63,7 +65,7 @@ def picture_rows(method: str, encodings: Encodings, results: Sequence[MethodResu
     least = log_odds(least_probability(method))
     found = dict(search_all(encodings, list(chosen.values()), support))
     return [
-        _draw_row(f"{method}: {word}", encodings.dataset, episode, support, found[episode].logits - least)
+        draw_row(f"{method}: {word}", encodings.dataset, episode, support, found[episode].logits - least)
         for word, episode in chosen.items()
     ]
 
@@ -99,7 +101,16 @@ def draw_pictures(rows: Sequence[PictureRow]) -> Image.Image:
     return picture
 
 
-def _draw_row(title: str, dataset: Dataset, episode: Episode, support: str, logits: NDArray[np.float32]) -> PictureRow:
+def draw_row(title: str, dataset: Dataset, episode: Episode, support: str, logits: NDArray[np.float32]) -> PictureRow:
+    """Draw one episode.
+
+    Args:
+        title: What stands before class, IoU and places of reference and target.
+        dataset: Where it was drawn from.
+        episode: Which one.
+        support: How the references are marked.
+        logits: ``(H, W)``; positive where the class was found.
+    """
     query = dataset.samples[episode.query]
     image, label = dataset.read_image(query), dataset.read_label(query, episode.class_id)
     shots = read_shots(dataset, episode, support)
@@ -119,7 +130,7 @@ def _draw_row(title: str, dataset: Dataset, episode: Episode, support: str, logi
         _panel(image, label == FOREGROUND, TRUTH, ~counted),
     )
     told = f"{title}, {dataset.names[episode.class_id]}, IoU {overlap.iou:.2f}, {_place(reference)} → {_place(query)}"
-    return PictureRow(told, panels)
+    return PictureRow(told, panels, overlap.iou)
 
 
 def _place(sample: Sample) -> str:

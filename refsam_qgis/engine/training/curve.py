@@ -19,13 +19,16 @@ SMOOTHED = 30
 Point = tuple[float, float]
 
 
-def draw_curve(losses: Sequence[float], looks: Sequence[tuple[int, float]], best: int | None) -> Image.Image:
+def draw_curve(
+    losses: Sequence[float], looks: Sequence[tuple[int, float]], best: int | None, title: str | None = None
+) -> Image.Image:
     """Draw the curves of a training run.
 
     Args:
         losses: Loss of step 1, 2, …
         looks: Step and mIoU of each validation, by step.
         best: Step whose weights were kept; ``None`` when there was no validation.
+        title: Heading; ``None`` for the number of steps.
     """
     picture = Image.new("RGB", (WIDTH * 2, HEIGHT * 2), PAPER)  # drawn twice as large, then halved: smooth lines
     draw = ImageDraw.Draw(picture)
@@ -55,15 +58,14 @@ def draw_curve(losses: Sequence[float], looks: Sequence[tuple[int, float]], best
         if step == best:
             anchor, shift = ("rb", -10) if step > 0.8 * steps else ("lb", 10) if step < 0.2 * steps else ("mb", 0)
             _write(draw, point, f"best: {value:.3f} at step {step}", VALIDATION, anchor, shift, -10)
-    _heading(draw, losses, looks)
+    _heading(draw, title or f"Training of {len(losses)} steps", bool(looks))
     return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
-def _heading(draw: ImageDraw.ImageDraw, losses: Sequence[float], looks: Sequence[tuple[int, float]]) -> None:
-    title = f"Training of {len(losses)} steps"
+def _heading(draw: ImageDraw.ImageDraw, title: str, validated: bool) -> None:
     draw.text((2 * 24, 2 * 18), fitted(title, 2 * WIDTH, 44), INK, lettering(44))
     draw.text((2 * 24, 2 * 56), "loss (left)", LOSS, lettering(30))
-    if looks:
+    if validated:
         draw.text((2 * 150, 2 * 56), "mIoU of the validation scenes (right)", VALIDATION, lettering(30))
 
 

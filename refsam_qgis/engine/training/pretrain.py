@@ -7,7 +7,8 @@ those of one class have to lie together in all views of a place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,15 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import RefSAMError
 from ..models.decoder import no_mask
 from ..models.encoder import encode
 from ..models.sam import GRID, PATCH, freeze
 from .losses import binary_cross_entropy, class_contrast, dice
+from .prompt_geometry import embed_geometry
 from .prompts import PromptSample, sample_prompts
 from .sources import Place, generated_classes, generated_place
 from .state import Schedule, TrainingState
 from .views import LabelledImage, augment
 
+MOST_DRAWS = 20
+"""Batches that are drawn anew because nothing in them can be asked for, before giving up."""
 CELLS_PER_CLASS = 16
 """Positions of one class of one view that take part in the contrast."""
 
@@ -62,30 +67,47 @@ class PretrainConfig:
 class PromptViews(Dataset[dict[str, Any]]):
     """Item i is the i-th step's batch of views with their prompts; equal for equal seed and index."""
 
-    def __init__(self, config: PretrainConfig, real: Sequence[Place]) -> None:
+    def __init__(
+        self, config: PretrainConfig, real: Sequence[Place], classes: Sequence[str] | None = None, stream: int = 1
+    ) -> None:
+        """Set what is drawn from.
+
+        Args:
+            config: Shares and sizes.
+            real: Places of real images.
+            classes: Generated classes that are asked for; ``None`` for those of training.
+            stream: Keeps training and development draws apart.
+        """
         self._config = config
         self._real = list(real)
-        self._generated = generated_classes()
+        self._generated = tuple(classes) if classes is not None else generated_classes()
+        self._stream = stream
 
     def __len__(self) -> int:
         return self._config.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rng = np.random.default_rng([self._config.seed, 1, index])
-        views, samples, labels, owners = [], [], [], []
-        for slot in range(self._config.places):
-            place = self._place(rng, f"generated/{index}/{slot}")
-            allowed = frozenset(place.class_id(name) for name in place.class_names())
-            names = {place.class_id(name): name for name in place.class_names()}
-            for _ in range(2):
-                view = self._view(place, rng)
-                drawn = sample_prompts(view, allowed, self._config.prompts, rng)
-                if drawn:
-                    views.append(view)
-                    samples.append(drawn)
-                    labels.append(_cell_labels(view, names))
-                    owners.append(slot)
-        return _collate(views, samples, labels, owners, rng, self._config.window)
+        rng = np.random.default_rng([self._config.seed, self._stream, index])
+        for _ in range(MOST_DRAWS):
+            drawn = [
+                (*asked, slot) for slot in range(self._config.places) for asked in self._draw(rng, f"{index}/{slot}")
+            ]
+            if drawn:
+                views, samples, labels, owners = (list(part) for part in zip(*drawn, strict=True))
+                return _collate(views, samples, labels, owners, rng, self._config.window)
+        raise RefSAMError("input", "The images hold no labelled object that is large enough to be asked for.")
+
+    def _draw(
+        self, rng: np.random.Generator, name: str
+    ) -> Iterator[tuple[LabelledImage, list[PromptSample], list[tuple[int, int]]]]:
+        """Draw two views of one place; those that show nothing to ask for are left out."""
+        place = self._place(rng, f"generated/{name}")
+        names = {place.class_id(name): name for name in place.class_names()}
+        for _ in range(2):
+            view = self._view(place, rng)
+            samples = sample_prompts(view, frozenset(names), self._config.prompts, rng)
+            if samples:
+                yield view, samples, _cell_labels(view, names)
 
     def _place(self, rng: np.random.Generator, name: str) -> Place:
         if self._real and rng.random() < self._config.real_share:
@@ -157,10 +179,12 @@ def _collate(
     }
 
 
-def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
-    """Losses of one batch of views.
+def answer_prompts(sam: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode the views of a batch and answer its N prompts.
 
-    The single-mask token learns every prompt; of the three multi-mask tokens only the best does, as SAM is trained.
+    Returns:
+        Image embeddings ``(V, 256, S/16, S/16)``, logits ``(N, 4, S/4, S/4)`` of the single mask and the three
+        alternatives, predicted IoU ``(N, 4)``.
     """
     origin = batch["origin"]
     pixels = (batch["images"].float() - sam.pixel_mean) / sam.pixel_std
@@ -176,6 +200,15 @@ def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=owned + dense,
     )
+    return features, logits, predicted_iou
+
+
+def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Losses of one batch of views.
+
+    The single-mask token learns every prompt; of the three multi-mask tokens only the best does, as SAM is trained.
+    """
+    features, logits, predicted_iou = answer_prompts(sam, batch)
     side = batch["target"].shape[-1] // 2
     logits = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
     target = F.avg_pool2d(batch["target"].float()[:, None], 2)[:, 0]
@@ -184,7 +217,7 @@ def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
         [binary_cross_entropy(m, target, weight) + dice(m, target, weight) for m in logits.unbind(1)], dim=1
     )
     with torch.no_grad():
-        true_iou = _iou(logits, target[:, None] > 0.5, weight[:, None] > 0)
+        true_iou = mask_ious(logits, target[:, None] > 0.5, weight[:, None] > 0)
     cells = batch["cells"]
     sampled = features.flatten(2).transpose(1, 2)[cells[:, 0], cells[:, 1]]
     return {
@@ -196,18 +229,13 @@ def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _embed_prompts(sam: Any, batch: dict[str, Any], owned: Tensor, origin: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    encoder = sam.prompt_encoder
-    shift = owned.new_tensor([origin[1], origin[0]]) * PATCH
-    points = encoder._embed_points(batch["points"] + shift, batch["labels"], pad=False)
-    boxes = encoder._embed_boxes(batch["box"] + shift.repeat(2))
-    nothing = encoder.not_a_point_embed.weight[None].expand_as(boxes)
-    boxes = torch.where(batch["has_box"][:, None, None], boxes, nothing)
-    masks = encoder._embed_masks(batch["mask"][:, None])
+    sparse = embed_geometry(sam, batch["points"], batch["labels"], batch["box"], batch["has_box"], origin)
+    masks = sam.prompt_encoder._embed_masks(batch["mask"][:, None])
     dense = torch.where(batch["has_mask"][:, None, None, None], masks, no_mask(sam, owned))
-    return torch.cat([points, boxes], dim=1), dense
+    return sparse, dense
 
 
-def _iou(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def mask_ious(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """IoU of each mask at logit 0, ``(N, M)``."""
     mask = (logits > 0) & counted
     target = target & counted
@@ -230,7 +258,7 @@ def pretrain(
         config: Sizes and rates.
         state: Optimiser, step and where they are saved; resumed when a file is there.
         real: Places of real images.
-        on_step: Told each step's losses.
+        on_step: Told each step's losses, and for how many seconds it waited for its views.
         workers: Processes that draw the views.
     """
     sam.requires_grad_(True)
@@ -241,12 +269,24 @@ def pretrain(
     remaining = torch.utils.data.Subset(dataset, range(state.step, config.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
     try:
-        for batch in loader:
+        for batch, waited in _timed(loader):
             batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-            losses = prompt_losses(sam, batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                losses = prompt_losses(sam, batch)
             total = losses["mask"] + losses["iou"] + config.contrast_weight * losses["contrast"]
             state.optimise(total, schedule)
-            on_step(state.step, {key: float(value.detach()) for key, value in losses.items()})
+            on_step(state.step, {key: float(value.detach()) for key, value in losses.items()} | {"waited": waited})
     finally:
         state.save()
         freeze(sam)
+
+
+def _timed(loader: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
+    """Batches, each with the seconds that it was waited for."""
+    batches = iter(loader)
+    while True:
+        asked = time.monotonic()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.monotonic() - asked

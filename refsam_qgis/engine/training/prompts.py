@@ -12,6 +12,8 @@ from .views import LabelledImage
 
 POINTS = 4
 """Point prompts of a sample; absent ones carry the label -1."""
+LEAST_AREA = 64
+"""Pixels of the smallest object that is asked for: a quarter of a cell of the image embedding."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def sample_prompts(
         count: Number of samples; fewer come back when the view holds nothing to ask for.
         rng: Random draws.
     """
-    ids = [int(i) for i in np.unique(view.instances) if i != 0]
-    objects = [i for i in ids if int(view.classes[view.instances == i][0]) in allowed]
+    ids, areas = np.unique(view.instances, return_counts=True)
+    seen = [int(i) for i, area in zip(ids, areas, strict=True) if i != 0 and area >= LEAST_AREA]
+    objects = [i for i in seen if int(view.classes[view.instances == i][0]) in allowed]
     present = [int(c) for c in np.unique(view.classes) if int(c) in allowed]
     samples = []
     for _ in range(count):

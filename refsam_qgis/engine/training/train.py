@@ -30,13 +30,11 @@ from .raster_places import RasterPlace, read_raster_places
 from .sources import TEST_CLASSES, FolderPlace, read_places
 from .split import split_places
 from .state import TrainingState
-from .trainer import FITTED_SHARE, TrainerConfig, train_adapters
+from .trainer import CPU_WINDOW, FITTED_SHARE, WINDOW, TrainerConfig, train_adapters
 from .validation import class_ious
 
 REAL_SHARE = 0.75
 """Share of the episodes from the user's own scenes when generated ones are mixed in."""
-WINDOW, CPU_WINDOW = 512, 256
-"""Side of the training views in input pixels; on a CPU, four times as many steps are worth more than large views."""
 LOOKS, LEAST_STEPS_BETWEEN = 20, 10
 """Validations in a run, and the fewest steps from one to the next."""
 EPISODES_PER_CLASS, FEWEST_EPISODES, MOST_EPISODES = 8, 16, 48

@@ -20,6 +20,8 @@ from .episodes import EpisodeConfig, Episodes
 from .losses import binary_cross_entropy, dice, diversity
 from .state import Schedule, TrainingState
 
+WINDOW, CPU_WINDOW = 512, 256
+"""Side of the training views in input pixels; on a CPU, four times as many steps are worth more than large views."""
 FITTED_SHARE = 0.7
 """Share of the batches with a fitted prior in a training whose weights serve both priors."""
 

@@ -31,6 +31,7 @@ def script(monkeypatch):
     monkeypatch.setattr(script, "SAM_STAGES", [replace(script.SAM_STAGES[0], window=64, places=1)])
     monkeypatch.setattr(script, "ADAPTER_STAGES", small)
     monkeypatch.setattr(script, "DEVELOPMENT_WINDOW", 64)
+    monkeypatch.setattr(script, "PROMPT_PLACES", 1)
     monkeypatch.setattr(script, "CALIBRATION", partial(script.CALIBRATION, count=2, window=64))
     return script
 
@@ -70,8 +71,8 @@ def digest(path):
 
 def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, script):
     first = run("first", "--scale", 0.001)
-    assert [stage["stage"] for stage in first["stages"]] == ["sam_1", "adapters_1", "adapters_2"]
-    assert [stage["steps"] for stage in first["stages"]] == [1, 1, 1] and first["started_from"] is None
+    assert [stage["stage"] for stage in first["stages"]] == ["geometry", "sam_1", "adapters_1", "adapters_2"]
+    assert [stage["steps"] for stage in first["stages"]] == [1, 1, 1, 1] and first["started_from"] is None
     for scores in (first["development"]["before_adapter_stages"], first["development"]["after_adapter_stages"]):
         assert scores.keys() == {"fitted", "cosine"} and scores["fitted"].keys() == {"generated", "generated_pseudo"}
 
