@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with open_data_sets(arguments.data) as data:
         rows = list(_rows(arguments, data))
-    draw_sheet(rows).save(arguments.picture, quality=85)
+    draw_sheet(rows).save(arguments.picture, quality=72)
 
 
 def _rows(arguments: argparse.Namespace, data: DataSets) -> Iterator[PictureRow]:
