@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ def main() -> None:
     arguments = parser.parse_args()
     card = json.loads(arguments.card.read_text(encoding="utf-8"))
     stages = [read_stage(arguments.work / f"{name}.log", card) for name in STAGES if _ran(arguments.work, name, card)]
-    described = {key: card[key] for key in ("device", "torch", "seed", "development")}
-    record = {"commit": _commit(), **described, "stages": stages}
+    described = {key: card.get(key) for key in ("commit", "device", "torch", "seed", "development")}
+    record = {**described, "stages": stages}
     arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     panels = [_panel(stage) for stage in stages]
     picture = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
@@ -88,11 +87,6 @@ def _panel(stage: dict[str, Any]) -> Image.Image:
     every = np.interp(np.arange(1, stage["steps"] + 1), steps, losses).tolist()
     looks = [(step, float(np.mean(list(scores.values())))) for step, scores in stage["development"]]
     return draw_curve(every, looks, None, f"Stage {stage['stage']}, {stage['steps']} steps")
-
-
-def _commit() -> str:
-    shown = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    return shown.stdout.strip()
 
 
 if __name__ == "__main__":
