@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import resource
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -17,8 +16,7 @@ from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.segmenter import ReferenceSegmenter
 from refsam_qgis.engine.segment import run_segment
 
-BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
-"""What ``ru_maxrss`` counts in."""
+from ..memory import peak_bytes
 
 
 def run_alone(job: SegmentJob, method: str, qgis_process: str | None) -> tuple[dict[str, Any], int]:
@@ -44,7 +42,7 @@ def _run_engine(job: SegmentJob, method: str) -> tuple[dict[str, Any], int]:
         return build_segmenter(method, options, 0, load_segmenter)
 
     result = run_segment(job, SilentReporter(), load)
-    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT
+    return result, peak_bytes()
 
 
 def _run_qgis(job: SegmentJob, qgis_process: str) -> tuple[dict[str, Any], int]:
@@ -65,7 +63,7 @@ def _run_qgis(job: SegmentJob, qgis_process: str) -> tuple[dict[str, Any], int]:
     }
     given = [f"{name}={value}" for name, value in parameters.items() if value is not None]
     subprocess.run([qgis_process, "run", "refsam:segmentbyreference", "--json", "--", *given], check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * BYTES_PER_UNIT
+    peak = peak_bytes(resource.RUSAGE_CHILDREN)
     with open(str(job.outputs.report), encoding="utf-8") as stream:
         result: dict[str, Any] = json.load(stream)["result"]
     return result, peak

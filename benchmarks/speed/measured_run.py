@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -39,9 +38,9 @@ from refsam_qgis.engine.rasters.vectorise import Vectoriser
 from refsam_qgis.engine.rasters.writers import PieceWriter
 from refsam_qgis.engine.runner import load_from_disk
 
+from ..memory import peak_bytes
+
 RECORDS = Path(__file__).parent / "records"
-BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
-"""What ``ru_maxrss`` counts in."""
 ANSWER_SIDE = 256
 """Side of the answer of SAM's decoder."""
 STAND_IN = "stand-in"
@@ -158,15 +157,11 @@ def measure(job: SegmentJob, stand_in: bool = False) -> Measured:
             time_for(*entry)
         with rasterio.open(job.input) as raster:
             megapixels = raster.width * raster.height / 1e6
-        start_bytes = _peak_bytes()
+        start_bytes = peak_bytes()
         started, cpu_started = time.monotonic(), time.process_time()
         result = segment.run_segment(job, SilentReporter(), load)
         seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
-    return Measured(megapixels, result["tiles"], seconds, cpu_seconds, _peak_bytes(), start_bytes, stages, result)
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT
+    return Measured(megapixels, result["tiles"], seconds, cpu_seconds, peak_bytes(), start_bytes, stages, result)
 
 
 def _timed(function: Callable[..., Any], stage: str, stages: dict[str, float]) -> Callable[..., Any]:

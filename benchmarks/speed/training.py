@@ -9,15 +9,11 @@ Each row is measured in a process of its own, after one step that does not count
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,11 +24,11 @@ from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
 from refsam_qgis.engine.training.state import TrainingState
 from refsam_qgis.engine.training.trainer import CPU_WINDOW, FITTED_SHARE, WINDOW, TrainerConfig, train_adapters
 
+from ..accuracy.cells import Cells, Fields
 from ..accuracy.options import markdown_table
+from ..memory import peak_bytes
 
 RECORD = Path(__file__).parent / "records" / "training.json"
-BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
-"""What ``ru_maxrss`` counts in."""
 
 
 def main() -> None:
@@ -44,18 +40,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw the episodes")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON to read and to write")
     arguments = parser.parse_args()
-    rows = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else []
+    cells = Cells(arguments.record)
     for device in arguments.devices:
         for model in arguments.models:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                row = pool.submit(measure, model, device, arguments.steps, arguments.workers).result()
-            rows = [*(kept for kept in rows if (kept["model"], kept["device"]) != (model, device)), row]
-            lines = ",\n".join(json.dumps(kept) for kept in rows)
-            arguments.record.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    print(_table(rows))
+                measured = pool.submit(measure, model, device, arguments.steps, arguments.workers).result()
+            settings = {"steps": arguments.steps, "workers": arguments.workers}
+            cells.put({"model": model, "device": device}, settings, measured)
+    print(_table([{**cell["key"], **cell["result"]} for cell in cells]))
 
 
-def measure(model: str, device: str, steps: int, workers: int) -> dict[str, Any]:
+def measure(model: str, device: str, steps: int, workers: int) -> Fields:
     """Train random weights for `steps` and one more."""
     torch.manual_seed(0)
     window = CPU_WINDOW if device == "cpu" else WINDOW
@@ -69,13 +64,8 @@ def measure(model: str, device: str, steps: int, workers: int) -> dict[str, Any]
             network, Episodes(draws, ()), draws, TrainerConfig(fitted_share=FITTED_SHARE),
             TrainingState(Path(folder) / "state"), lambda step, loss: ends.append(time.monotonic()), workers,
         )  # fmt: skip
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
     return {
-        "model": model,
-        "device": device,
         "chip": _chip(device),
         "torch": torch.__version__,
         "window": window,
@@ -93,7 +83,7 @@ def _chip(device: str) -> str:
     return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[Fields]) -> str:
     header = ["model", "device", "view", "episodes a step", "trained weights, million", "episodes/s", "peak MiB"]
     return markdown_table(
         header,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refsam_qgis.engine import tile_answers
+from refsam_qgis.engine import encodings, tile_answers
 from refsam_qgis.engine.encodings import EncodingCache
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.journal import Journal
@@ -118,7 +118,8 @@ def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal):
     assert sum(segmenter.sizes) == 4
 
 
-def test_encodings_of_a_batch_are_stored_tile_by_tile(journal, tmp_path):
+def test_encodings_of_a_batch_are_stored_tile_by_tile(journal, tmp_path, monkeypatch):
+    monkeypatch.setattr(encodings, "BEING_WRITTEN", 3)  # however slow the disk is
     cache = EncodingCache(tmp_path / "encodings" / "key")
     tiles = reads(3)
     list(answers(Segmenter(), journal, cache).of(iter(tiles)))

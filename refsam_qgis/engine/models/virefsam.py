@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import RefSAMError
 from .blend import PriorBlend
 from .config import ViRefSAMConfig
-from .decoder import decode
+from .decoder import decode, dense_position
 from .dta import DTAAdapters, adapted_blocks
 from .encoder import attend_tokens, embed_patches, encode, project, run_blocks
 from .prototypes import Prototypes, compute_prototypes
@@ -178,9 +178,7 @@ class ViRefSAM(nn.Module):
 
     def dense_position(self, size: tuple[int, int], origin: tuple[int, int]) -> Tensor:
         """SAM's positional encoding ``(1, 256, h, w)`` of a window of the grid."""
-        top, left = origin
-        full: Tensor = self.sam.prompt_encoder.get_dense_pe()
-        return full[..., top : top + size[0], left : left + size[1]]
+        return dense_position(self.sam, size, origin)
 
 
 class ViRefSAMSegmenter:

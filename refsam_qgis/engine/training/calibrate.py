@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.virefsam import ViRefSAM
+from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
 from .sources import Place
 from .trainer import fit_priors, run_episodes
@@ -60,10 +60,7 @@ def calibrate(model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = l
     values, truth = [], []
     for index in range(len(episodes)):
         check()
-        batch: dict[str, Any] = {
-            key: value.to(model.device) if isinstance(value, Tensor) else value
-            for key, value in episodes[index].items()
-        }
+        batch = to_device(episodes[index], model.device)
         decoded = run_episodes(model, batch, None, fitted=True)[0]
         prior = model.blend.calibrate(fit_priors(model, batch))
         pair = torch.stack([decoded, prior], dim=-1).cpu().double().flatten(0, 2)

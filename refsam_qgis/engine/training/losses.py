@@ -1,4 +1,4 @@
-"""Losses of both training stages."""
+"""Losses of the training stages."""
 
 from __future__ import annotations
 
@@ -28,6 +28,30 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     target = target * weight
     overlap = (probability * target).sum((1, 2))
     return 1 - (2 * overlap + 1) / (probability.sum((1, 2)) + target.sum((1, 2)) + 1)
+
+
+def mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """BCE + Dice of each sample (method Eq. 8). Shapes as in `binary_cross_entropy`."""
+    return binary_cross_entropy(logits, target, weight) + dice(logits, target, weight)
+
+
+def mask_losses(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """BCE + Dice ``(N, M)`` of M answers ``(N, M, H, W)`` each; target and weight as in `binary_cross_entropy`."""
+    return torch.stack([mask_loss(answer, target, weight) for answer in logits.unbind(1)], dim=1)
+
+
+def mask_ious(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """IoU of each mask at logit 0, ``(N, M)``.
+
+    Args:
+        logits: ``(N, M, H, W)``.
+        target: ``(N, 1, H, W)`` bool.
+        counted: ``(N, 1, H, W)`` bool; False where a pixel does not count.
+    """
+    mask = (logits > 0) & counted
+    target = target & counted
+    union = (mask | target).sum((2, 3)).clamp_min(1)
+    return (mask & target).sum((2, 3)) / union
 
 
 def diversity(embeddings: Tensor, form: str) -> Tensor:

@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import RefSAMError
-from ..models.decoder import no_mask
+from ..models.decoder import decode_all, dense_position, no_mask
 from ..models.encoder import encode
 from ..models.sam import GRID, PATCH, freeze
-from .losses import binary_cross_entropy, class_contrast, dice
+from .batch import to_device
+from .losses import class_contrast, mask_ious, mask_losses
 from .prompt_geometry import embed_geometry
 from .prompts import PromptSample, sample_prompts
 from .sources import Place, generated_classes, generated_place
@@ -192,15 +193,8 @@ def answer_prompts(sam: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Ten
     owned = features[batch["owner"]]
     sparse, dense = _embed_prompts(sam, batch, owned, origin)
     rows, columns = features.shape[-2:]
-    position = sam.prompt_encoder.get_dense_pe()
-    position = position[..., origin[0] : origin[0] + rows, origin[1] : origin[1] + columns]
-    logits, predicted_iou = sam.mask_decoder.predict_masks(
-        image_embeddings=torch.zeros_like(owned[:1]),
-        image_pe=position,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=owned + dense,
-    )
-    return features, logits, predicted_iou
+    position = dense_position(sam, (rows, columns), origin)
+    return features, *decode_all(sam, owned, position, sparse, dense)
 
 
 def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -213,9 +207,7 @@ def prompt_losses(sam: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     logits = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
     target = F.avg_pool2d(batch["target"].float()[:, None], 2)[:, 0]
     weight = F.avg_pool2d(batch["counted"].float()[:, None], 2)[:, 0][batch["owner"]]
-    per_mask = torch.stack(
-        [binary_cross_entropy(m, target, weight) + dice(m, target, weight) for m in logits.unbind(1)], dim=1
-    )
+    per_mask = mask_losses(logits, target, weight)
     with torch.no_grad():
         true_iou = mask_ious(logits, target[:, None] > 0.5, weight[:, None] > 0)
     cells = batch["cells"]
@@ -233,14 +225,6 @@ def _embed_prompts(sam: Any, batch: dict[str, Any], owned: Tensor, origin: tuple
     masks = sam.prompt_encoder._embed_masks(batch["mask"][:, None])
     dense = torch.where(batch["has_mask"][:, None, None, None], masks, no_mask(sam, owned))
     return sparse, dense
-
-
-def mask_ious(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """IoU of each mask at logit 0, ``(N, M)``."""
-    mask = (logits > 0) & counted
-    target = target & counted
-    union = (mask | target).sum((2, 3)).clamp_min(1)
-    return (mask & target).sum((2, 3)) / union
 
 
 def pretrain(
@@ -270,7 +254,7 @@ def pretrain(
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
     try:
         for batch, waited in _timed(loader):
-            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            batch = to_device(batch, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 losses = prompt_losses(sam, batch)
             total = losses["mask"] + losses["iou"] + config.contrast_weight * losses["contrast"]

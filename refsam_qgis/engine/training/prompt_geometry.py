@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.decoder import no_mask
+from ..models.decoder import decode_all, dense_position, no_mask
 from ..models.sam import CHANNELS, GRID, PATCH, build_sam, freeze
-from .losses import binary_cross_entropy, dice
+from .batch import to_device
+from .losses import mask_ious, mask_losses
 from .prompts import POINTS
 from .state import Schedule, TrainingState
 
@@ -145,21 +146,14 @@ def _losses(sam: Any, config: GeometryConfig, step: int) -> tuple[Tensor, Tensor
     top, left = torch.randint(GRID - cells + 1, (2,), generator=draws).tolist()
     drawn = draw_shapes(config.prompts, config.window, draws)
     noise = torch.randn(1, CHANNELS, cells, cells, generator=draws).expand(config.prompts, -1, -1, -1).to(device)
-    shapes = Shapes(**{key: value.to(device) for key, value in vars(drawn).items()})
-    logits, _ = sam.mask_decoder.predict_masks(
-        image_embeddings=torch.zeros_like(noise[:1]),
-        image_pe=sam.prompt_encoder.get_dense_pe()[..., top : top + cells, left : left + cells],
-        sparse_prompt_embeddings=embed_geometry(
-            sam, shapes.points, shapes.labels, shapes.boxes, shapes.has_box, (top, left)
-        ),
-        dense_prompt_embeddings=noise + no_mask(sam, noise),
-    )
+    shapes = Shapes(**to_device(vars(drawn), device))
+    sparse = embed_geometry(sam, shapes.points, shapes.labels, shapes.boxes, shapes.has_box, (top, left))
+    position = dense_position(sam, (cells, cells), (top, left))
+    logits, _ = decode_all(sam, noise, position, sparse, no_mask(sam, noise))
     weight = torch.ones_like(shapes.target)
-    masks = [binary_cross_entropy(m, shapes.target, weight) + dice(m, shapes.target, weight) for m in logits.unbind(1)]
     with torch.no_grad():
-        found, wanted = logits[:, 0] > 0, shapes.target > 0
-        iou = (found & wanted).sum((1, 2)) / (found | wanted).sum((1, 2)).clamp_min(1)
-    return torch.stack(masks).mean(), iou.mean()
+        iou = mask_ious(logits[:, :1], shapes.target[:, None] > 0, weight[:, None] > 0)
+    return mask_losses(logits, shapes.target, weight).mean(), iou.mean()
 
 
 def embed_geometry(
@@ -184,4 +178,3 @@ def embed_geometry(
     corners = encoder._embed_boxes(boxes + shift.repeat(2))
     nothing = encoder.not_a_point_embed.weight[None].expand_as(corners)
     return torch.cat([embedded, torch.where(has_box[:, None, None], corners, nothing)], dim=1)
-

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+from .batch import to_device
 from .development import STREAM
-from .pretrain import PretrainConfig, PromptViews, answer_prompts, mask_ious
+from .losses import mask_ious
+from .pretrain import PretrainConfig, PromptViews, answer_prompts
 from .sources import TEST_CLASSES, Place
 
 PROMPTS = 6
@@ -42,10 +43,9 @@ def prompt_scores(sam: Any, real: Sequence[Place], places: int, window: int, see
 
 
 def _score(sam: Any, views: PromptViews) -> dict[str, float]:
-    device = sam.pixel_mean.device
     found: dict[str, list[float]] = {"points": [], "boxes": [], "masks": []}
     for index in range(len(views)):
-        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in views[index].items()}
+        batch = to_device(views[index], sam.device)
         _, logits, _ = answer_prompts(sam, batch)
         side = batch["target"].shape[-1]
         logits = F.interpolate(logits[:, :1], size=(side, side), mode="bilinear", align_corners=False)

@@ -16,8 +16,9 @@ from ..models.pixel_features import pixel_features
 from ..models.prototypes import compute_prototypes
 from ..models.sam import freeze
 from ..models.virefsam import FrozenEncoding, ViRefSAM
+from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
-from .losses import binary_cross_entropy, dice, diversity
+from .losses import diversity, mask_loss
 from .state import Schedule, TrainingState
 
 WINDOW, CPU_WINDOW = 512, 256
@@ -105,7 +106,7 @@ def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, 
 
     def supervised(coarse: Tensor) -> Tensor:
         scaled = F.interpolate(coarse[:, None], size=target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        return (binary_cross_entropy(scaled, target, weight) + dice(scaled, target, weight)).mean()
+        return mask_loss(scaled, target, weight).mean()
 
     loss = supervised(logits)
     if config.diversity_weight and embeddings.shape[1] > 1:
@@ -151,7 +152,7 @@ def train_adapters(
         look(state.step)
         for batch in loader:
             model.train()
-            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            batch = to_device(batch, device)
             generator = torch.Generator().manual_seed(draws.seed * 1_000_003 + state.step)
             loss = episode_loss(model, batch, config, generator)
             state.optimise(loss, schedule)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..job import THRESHOLD
 from ..models.virefsam import ViRefSAM
+from .batch import to_device
 from .episodes import Episodes
 from .trainer import run_episodes
 
@@ -36,13 +37,10 @@ def class_ious(
         IoU of full results and of the pseudo-mask alone, by class.
     """
     model.eval()
-    device = model.device
     totals: dict[str, np.ndarray] = {}
     for index in range(len(episodes)):
         check()
-        batch: dict[str, Any] = {
-            key: value.to(device) if isinstance(value, Tensor) else value for key, value in episodes[index].items()
-        }
+        batch = to_device(episodes[index], model.device)
         logits, pseudo, _ = run_episodes(model, batch, None, fitted)
         least = math.log(THRESHOLD / (1 - THRESHOLD)) if fitted else 0.0
         counts = np.array([*_counts(logits - least, batch), *_counts(pseudo, batch)])
