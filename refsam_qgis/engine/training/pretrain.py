@@ -24,7 +24,7 @@ from ..models.encoder import encode
 from ..models.sam import GRID, PATCH, freeze
 from .batch import to_device
 from .losses import class_contrast, mask_ious, mask_losses
-from .prompt_geometry import embed_geometry
+from .prompt_geometry import embed_geometry, thaw_decoder
 from .prompts import PromptSample, sample_prompts
 from .sources import Place, generated_classes, generated_place
 from .state import Schedule, TrainingState
@@ -50,6 +50,7 @@ class PretrainConfig:
         weight_decay: AdamW's.
         contrast_weight: Weight of the class contrast.
         real_share: Share of views cut from real images, where there are some.
+        decoder_only: Leave the image encoder as it is.
         seed: Seed of every random draw.
     """
 
@@ -62,6 +63,7 @@ class PretrainConfig:
     weight_decay: float = 0.05
     contrast_weight: float = 0.5
     real_share: float = 0.2
+    decoder_only: bool = False
     seed: int = 0
 
 
@@ -235,7 +237,7 @@ def pretrain(
     on_step: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
     workers: int = 1,
 ) -> None:
-    """Train every weight of `sam` from where `state` stands to `config.steps`; frozen again after that.
+    """Train `sam` from where `state` stands to `config.steps`; frozen again after that.
 
     Args:
         sam: The compact model.
@@ -245,10 +247,10 @@ def pretrain(
         on_step: Told each step's losses, and for how many seconds it waited for its views.
         workers: Processes that draw the views.
     """
-    sam.requires_grad_(True)
+    weights = thaw_decoder(sam) if config.decoder_only else list(sam.requires_grad_(True).parameters())
     device = next(sam.parameters()).device
     schedule = Schedule(config.learning_rate, config.warmup, config.steps)
-    state.begin(list(sam.parameters()), sam, config.weight_decay, asdict(config))
+    state.begin(weights, sam, config.weight_decay, asdict(config))
     dataset = PromptViews(config, real)
     remaining = torch.utils.data.Subset(dataset, range(state.step, config.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)

@@ -45,7 +45,7 @@ class GeometryConfig:
         seed: Seed of every random draw.
     """
 
-    steps: int = 300
+    steps: int = 600
     prompts: int = 24
     window: int = 256
     learning_rate: float = 1e-3
@@ -68,6 +68,15 @@ def begin_decoder(sam: Any) -> None:
     sam.mask_decoder.load_state_dict(new.mask_decoder.state_dict())
 
 
+def thaw_decoder(sam: Any) -> list[Tensor]:
+    """Freeze the model but for its prompt encoder and mask decoder, and return their weights."""
+    freeze(sam)
+    weights = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters()]
+    for weight in weights:
+        weight.requires_grad_(True)
+    return weights
+
+
 def learn_geometry(
     sam: Any,
     config: GeometryConfig,
@@ -82,10 +91,7 @@ def learn_geometry(
         state: As for `pretrain`.
         on_step: Told each step's losses.
     """
-    freeze(sam)
-    weights = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters()]
-    for weight in weights:
-        weight.requires_grad_(True)
+    weights = thaw_decoder(sam)
     schedule = Schedule(config.learning_rate, config.warmup, config.steps)
     state.begin(weights, sam, config.weight_decay, asdict(config))
     try:

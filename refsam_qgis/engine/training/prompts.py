@@ -14,6 +14,9 @@ POINTS = 4
 """Point prompts of a sample; absent ones carry the label -1."""
 LEAST_AREA = 64
 """Pixels of the smallest object that is asked for: a quarter of a cell of the image embedding."""
+MASK_CELLS = (16, 8, 4)
+"""Pixels between the values of a mask prompt: prototypes answer for cells of the embedding, a fitted prior for each
+value of the prompt itself."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _jittered_box(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
 
 
 def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A pseudo-mask as prototypes would give it: one value a feature cell, blurred, noisy, partly wrong.
+    """A pseudo-mask as prototypes or a fitted prior would give it: coarse or fine, blotchy, noisy, partly wrong.
 
     Args:
         target: ``(S, S)``.
@@ -112,9 +115,10 @@ def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
         ``(S/4, S/4)`` logits.
     """
     side = target.shape[0]
-    grid = side // 16
-    share = target.reshape(grid, 16, grid, 16).mean((1, 3)).astype(np.float32)
-    blotches = _smooth_noise(grid, rng)
+    cell = int(rng.choice(MASK_CELLS))
+    grid = side // cell
+    share = target.reshape(grid, cell, grid, cell).mean((1, 3)).astype(np.float32)
+    blotches = _smooth_noise(grid, float(rng.uniform(16, 64)) / cell, rng)
     grain = rng.normal(0, 1, (grid, grid)).astype(np.float32)
     strength = rng.uniform(0.2, 1.0)
     evidence = (share - rng.uniform(0.15, 0.5)) * 2 + strength * (0.5 * blotches + 0.3 * grain)
@@ -123,8 +127,8 @@ def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
     return np.asarray(enlarged, dtype=np.float32)
 
 
-def _smooth_noise(grid: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _smooth_noise(grid: int, blur: float, rng: np.random.Generator) -> NDArray[np.float32]:
     noise = Image.fromarray(rng.integers(0, 256, (grid, grid), dtype=np.uint8))
-    field = np.asarray(noise.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 4)))), np.float32)
+    field = np.asarray(noise.filter(ImageFilter.GaussianBlur(blur)), np.float32)
     standardised: NDArray[np.float32] = (field - field.mean()) / max(float(field.std()), 1e-3)
     return standardised

@@ -99,6 +99,12 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
     assert more["stages"][0]["stage"] == "sam_1" and more["stages"][0]["steps"] == 2
     assert digest(tmp_path / "more" / SAM) != digest(start / SAM)
 
+    decoder = run("decoder", "--start", start, "--sam-steps", 2, 0, "--decoder-only", "--seed", 2)
+    assert decoder["stages"][0]["trained"] == "decoder" and more["stages"][0]["trained"] == "all"
+    began, ended = load_file(start / SAM), load_file(tmp_path / "decoder" / SAM)
+    changed = {name.split(".")[0] for name, value in ended.items() if not torch.equal(value, began[name])}
+    assert changed == {"prompt_encoder", "mask_decoder"}
+
     drawn = []
 
     class Noted(Episodes):
