@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.decoder import decode_all, dense_position, no_mask
 from ..models.sam import CHANNELS, GRID, PATCH, build_sam, freeze
@@ -68,7 +68,7 @@ def begin_decoder(sam: Any) -> None:
     sam.mask_decoder.load_state_dict(new.mask_decoder.state_dict())
 
 
-def thaw_decoder(sam: Any) -> list[Tensor]:
+def thaw_decoder(sam: Any) -> list[nn.Parameter]:
     """Freeze the model but for its prompt encoder and mask decoder, and return their weights."""
     freeze(sam)
     weights = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters()]
