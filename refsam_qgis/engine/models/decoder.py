@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def dense_position(sam: Any, size: tuple[int, int], origin: tuple[int, int]) -> Tensor:
@@ -29,13 +30,12 @@ def decode_all(
 ) -> tuple[Tensor, Tensor]:
     """Decode image i with prompt set i: the single mask and the three alternatives.
 
-    segment_anything's decoder pairs every image with every prompt set. It also adds the dense prompt to the image
-    before anything else, so handing over the sum, and nothing as the image, pairs them one to one with the same
-    arithmetic.
+    Weights and arithmetic are those of segment_anything's ``MaskDecoder.predict_masks``, which pairs every image with
+    every prompt set instead, and keeps the attention maps between tokens and image whole.
 
     Args:
-        sam: The model.
-        embedding: ``(B, 256, h, w)`` image embeddings.
+        sam: segment_anything's ``Sam`` module.
+        embedding: ``(B, 256, h, w)``.
         dense_position: ``(1, 256, h, w)`` positional encoding of the grid.
         sparse: ``(B, N, 256)`` prompt tokens.
         dense: ``(B, 256, h, w)`` dense prompts.
@@ -43,13 +43,66 @@ def decode_all(
     Returns:
         Logits ``(B, 4, 4h, 4w)`` and predicted IoU ``(B, 4)``.
     """
-    logits, iou = sam.mask_decoder.predict_masks(
-        image_embeddings=torch.zeros_like(embedding[:1]),
-        image_pe=dense_position,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=embedding + dense,
-    )
-    return logits, iou
+    decoder = sam.mask_decoder
+    rows, columns = embedding.shape[-2:]
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
+    tokens, image = _mix(decoder.transformer, tokens, _as_tokens(embedding + dense), _as_tokens(dense_position))
+    of_masks = tokens[:, 1 : len(own)].unbind(1)
+    kernels = torch.stack([mlp(t) for mlp, t in zip(decoder.output_hypernetworks_mlps, of_masks, strict=True)], dim=1)
+    upscaled = decoder.output_upscaling(image.transpose(1, 2).view(len(image), -1, rows, columns))
+    logits = (kernels @ upscaled.flatten(2)).view(len(image), -1, *upscaled.shape[-2:])
+    return logits, decoder.iou_prediction_head(tokens[:, 0])
+
+
+def _as_tokens(grid: Tensor) -> Tensor:
+    """``(B, C, h, w)`` -> ``(B, h*w, C)``."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def _mix(transformer: Any, prompts: Tensor, image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """segment_anything's ``TwoWayTransformer``: prompt tokens and image tokens attend to each other.
+
+    Args:
+        transformer: The module.
+        prompts: ``(B, N, C)``; also their own positional encoding.
+        image: ``(B, n, C)``.
+        position: ``(1, n, C)``.
+
+    Returns:
+        Both, mixed.
+    """
+    tokens = prompts
+    for layer in transformer.layers:
+        if layer.skip_first_layer_pe:
+            tokens = _attend(layer.self_attn, tokens, tokens, tokens)
+        else:
+            placed = tokens + prompts
+            tokens = tokens + _attend(layer.self_attn, placed, placed, tokens)
+        tokens = layer.norm1(tokens)
+        placed_image = image + position
+        tokens = tokens + _attend(layer.cross_attn_token_to_image, tokens + prompts, placed_image, image)
+        tokens = layer.norm2(tokens)
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        image = image + _attend(layer.cross_attn_image_to_token, placed_image, tokens + prompts, tokens)
+        image = layer.norm4(image)
+    tokens = tokens + _attend(transformer.final_attn_token_to_image, tokens + prompts, image + position, image)
+    return transformer.norm_final_attn(tokens), image
+
+
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """segment_anything's ``Attention`` of the decoder, fused."""
+    heads = [
+        project(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+        for project, tokens in (
+            (attention.q_proj, query),
+            (attention.k_proj, key),
+            (attention.v_proj, value),
+        )
+    ]
+    mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    projected: Tensor = attention.out_proj(mixed)
+    return projected
 
 
 def decode(

@@ -137,10 +137,13 @@ def test_decoder_pairs_images_with_their_own_prompts(sam):
     sparse = torch.randn(3, 5, 256, generator=generator)
     dense = torch.randn(3, 256, 16, 16, generator=generator)
     position = sam.prompt_encoder.get_dense_pe()[..., :16, :16]
-    ours, _ = decode(sam, embedding, position, sparse, dense)
-    for i in range(3):
-        theirs, _ = sam.mask_decoder(embedding[i : i + 1], position, sparse[i : i + 1], dense[i : i + 1], False)
-        torch.testing.assert_close(ours[i : i + 1], theirs, atol=1e-5, rtol=1e-4)
+    for multimask in (False, True):
+        ours = decode(sam, embedding, position, sparse, dense, multimask)
+        for i in range(3):
+            of_one = (embedding[i : i + 1], position, sparse[i : i + 1], dense[i : i + 1])
+            theirs = sam.mask_decoder(*of_one, multimask)
+            for mine, expected in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(mine[i : i + 1], expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
