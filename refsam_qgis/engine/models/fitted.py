@@ -29,10 +29,12 @@ class DetailedEncoding:
     Attributes:
         frozen: Of SAM's encoder.
         details: ``(B, FEATURES, S/4, S/4)`` pixel features.
+        inside: ``(B, S/4, S/4)`` bool; False where there is no image.
     """
 
     frozen: FrozenEncoding
     details: Tensor
+    inside: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class _DetailedSegmenter(Generic[Plain]):
     @torch.inference_mode()
     def detail(self, frozen: FrozenEncoding) -> DetailedEncoding:
         """Put the pixel features beside what the frozen encoder says of tiles."""
-        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)))
+        # Of normalised pixels, only those that stand for nodata and padding are zero in all colours.
+        inside = (frozen.pixels[..., ::MASK_SCALE, ::MASK_SCALE] != 0).any(1)
+        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)), inside)
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""
@@ -105,8 +109,8 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
-        prior = self._prior.logits(encoding.details, reference.head)
-        prototypes = reference.prototypes.expand(len(prior))
+        prior = self._prior.map(encoding.details, reference.head, encoding.inside)
+        prototypes = reference.prototypes.expand(len(prior.values))
         logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
         return logits.float().cpu()
 

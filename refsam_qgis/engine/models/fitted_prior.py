@@ -18,6 +18,8 @@ from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
+LOOKED_AT = 4
+"""Every so many features along both axes tell how close a target is to the references."""
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
 
@@ -51,6 +53,20 @@ class FittedHead:
         if not set(names) <= set(tensors):
             raise ValueError("the tensors hold no fitted head")
         return cls(*(tensors[name].to(device) for name in names))
+
+
+@dataclass(frozen=True)
+class FittedMap:
+    """What a head says of targets.
+
+    Attributes:
+        values: ``(B, h, w)``; above 0 where the class seems to be.
+        closeness: ``(B,)`` in 0..2: 1 where a target's features scatter about the references' mean as theirs do, less
+            the farther away it lies, and the less the values mean.
+    """
+
+    values: Tensor
+    closeness: Tensor
 
 
 class FittedPrior:
@@ -102,6 +118,24 @@ class FittedPrior:
             of_rest = torch.where(doubt & (values > 0), 0.0, of_rest)
             weights = self._solve(waves, of_class, of_rest)
         return FittedHead(mean, deviation, weights)
+
+    def map(self, features: Tensor, head: FittedHead, inside: Tensor | None = None) -> FittedMap:
+        """Ask a head about targets.
+
+        Args:
+            features: ``(B, FEATURES, h, w)``.
+            head: The head.
+            inside: ``(B, h, w)`` bool; False where there is no image. All of it by default.
+        """
+        return FittedMap(self.logits(features, head), self._closeness(features, head, inside))
+
+    def _closeness(self, features: Tensor, head: FittedHead, inside: Tensor | None) -> Tensor:
+        """``(B,)``: 2 / (1 + m), where m is the mean square of the standardised features."""
+        some = features[..., ::LOOKED_AT, ::LOOKED_AT].permute(0, 2, 3, 1)
+        squares = ((some - head.mean) / head.deviation).clamp(-self.rules.limit, self.rules.limit).square().mean(-1)
+        weight = torch.ones_like(squares) if inside is None else inside[:, ::LOOKED_AT, ::LOOKED_AT].to(squares)
+        mean = (squares * weight).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1)
+        return 2 / (1 + mean)
 
     def logits(self, features: Tensor, head: FittedHead) -> Tensor:
         """Class map ``(B, h, w)`` of features ``(B, FEATURES, h, w)``; above 0 where the class seems to be."""

@@ -25,10 +25,12 @@ class PseudoMask:
     Attributes:
         logits: ``(B, h, w)``: tau (s_f - s_b), with s_b the mean over the shots of each one's best background cell;
             or the cell averages of a given prior.
+        cosine: ``(B, h, w)``: tau (s_f - s_b) in either case.
         assignment: ``(B, h, w)`` index of the prototype that each position belongs to; 0 is the class.
     """
 
     logits: Tensor
+    cosine: Tensor
     assignment: Tensor
 
     @property
@@ -48,27 +50,35 @@ def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: flo
         prototypes: Prototypes of each of the B episodes.
         sharpness: Factor from cosine difference to logit, tau.
     """
-    batch, _, rows, columns = features.shape
     similarity = _similarity(features, prototypes)
+    logits = _contrast(similarity, prototypes, sharpness).view(len(features), *features.shape[-2:])
+    return PseudoMask(logits, logits, _assign(logits, similarity, prototypes))
+
+
+def _contrast(similarity: Tensor, prototypes: Prototypes, sharpness: float) -> Tensor:
+    """Class against background, tau (s_f - s_b): cosines ``(B, M, n)`` -> ``(B, n)``."""
+    batch, _, positions = similarity.shape
     background = similarity[:, 1:]
-    best_of_shot = background.view(batch, prototypes.shots, -1, rows * columns).amax(2)
+    best_of_shot = background.view(batch, prototypes.shots, -1, positions).amax(2)
     has_background = prototypes.valid[:, 1:].view(batch, prototypes.shots, -1).any(2).to(best_of_shot.dtype)
     # A shot without background has no rival to offer; if none has, similarity 0 is the border.
     rivals = torch.einsum("bk,bkn->bn", has_background, best_of_shot) / has_background.sum(1, keepdim=True).clamp_min(1)
-    logits = (sharpness * (similarity[:, 0] - rivals)).view(batch, rows, columns)
-    return PseudoMask(logits, _assign(logits, similarity, prototypes))
+    return sharpness * (similarity[:, 0] - rivals)
 
 
-def pool_prior(prior: Tensor, features: Tensor, prototypes: Prototypes) -> PseudoMask:
+def pool_prior(prior: Tensor, features: Tensor, prototypes: Prototypes, sharpness: float) -> PseudoMask:
     """Make a pseudo-mask of a given class map; the prototypes only tell the kinds of background apart.
 
     Args:
         prior: ``(B, 4h, 4w)`` logits, above 0 where the class seems to be.
         features: ``(B, C, h, w)`` frozen target features.
         prototypes: Prototypes of each of the B episodes.
+        sharpness: As for `compute_pseudo_mask`.
     """
     logits = F.avg_pool2d(prior[:, None], MASK_SCALE)[:, 0]
-    return PseudoMask(logits, _assign(logits, _similarity(features, prototypes), prototypes))
+    similarity = _similarity(features, prototypes)
+    cosine = _contrast(similarity, prototypes, sharpness).view_as(logits)
+    return PseudoMask(logits, cosine, _assign(logits, similarity, prototypes))
 
 
 def _similarity(features: Tensor, prototypes: Prototypes) -> Tensor:

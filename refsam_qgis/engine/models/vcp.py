@@ -54,7 +54,7 @@ class VCPEncoder(nn.Module):
         if prior is None:
             pseudo = compute_pseudo_mask(features, refined, self.sharpness)
         else:
-            pseudo = pool_prior(prior, features, refined)
+            pseudo = pool_prior(prior, features, refined, self.sharpness)
         if not self.object_queries:
             return refined, pseudo, values[:, :0]
         keys = values + dense_position.flatten(2).transpose(1, 2)

@@ -15,6 +15,7 @@ from .config import ViRefSAMConfig
 from .decoder import decode, dense_position
 from .dta import DTAAdapters, adapted_blocks
 from .encoder import attend_tokens, embed_patches, encode, project, run_blocks
+from .fitted_prior import FittedMap
 from .prototypes import Prototypes, compute_prototypes
 from .pseudo_mask import PseudoMask, geometric_prompts
 from .sam import GRID, freeze, normalise
@@ -125,7 +126,7 @@ class ViRefSAM(nn.Module):
         encoding: FrozenEncoding,
         prototypes: Prototypes,
         origin: tuple[int, int] = (0, 0),
-        prior: Tensor | None = None,
+        prior: FittedMap | None = None,
     ) -> tuple[Tensor, PseudoMask, Tensor]:
         """Segment B targets, each by its own prototypes.
 
@@ -133,9 +134,9 @@ class ViRefSAM(nn.Module):
             encoding: What `encode` says of the targets.
             prototypes: Prototypes of each episode.
             origin: Row and column, in tokens, of a training window inside the full frame.
-            prior: ``(B, 4h, 4w)`` values of a class map fitted to the references. It stands in the place of the
-                prototypes' cosine (Eq. 3): its cell averages are the pseudo-mask, and it is itself the mask prompt; and
-                it is blended with what SAM's decoder draws.
+            prior: A class map ``(B, 4h, 4w)`` fitted to the references. It stands in the place of the prototypes'
+                cosine (Eq. 3): its cell averages are the pseudo-mask, and it is itself the mask prompt; and it is
+                blended with what SAM's decoder draws, and with the cosine.
 
         Returns:
             Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``, of
@@ -143,18 +144,19 @@ class ViRefSAM(nn.Module):
         """
         features = encoding.features
         rows, columns = features.shape[-2:]
-        if prior is not None:
-            prior = self.blend.calibrate(prior)
+        fitted = None if prior is None else self.blend.calibrate(prior.values)
         position = self.dense_position((rows, columns), origin)
-        refined, pseudo, embeddings = self.vcp(features, position, prototypes, prior)
+        refined, pseudo, embeddings = self.vcp(features, position, prototypes, fitted)
         sparse, dense = geometric_prompts(
-            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin, prior
+            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin, fitted
         )
         adapted = self._adapt(encoding, refined.vectors, pseudo.assignment, origin)
         # Geometry first, learned tokens last (VRP-SAM's order).
         decoded, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
         logits = decoded[:, 0]
-        return (logits if prior is None else self.blend(logits, prior)), pseudo, embeddings
+        if prior is not None and fitted is not None:
+            logits = self.blend(logits, fitted, pseudo.cosine, prior.closeness)
+        return logits, pseudo, embeddings
 
     def _adapt(
         self, encoding: FrozenEncoding, prototypes: Tensor, assignment: Tensor, origin: tuple[int, int]

@@ -1,18 +1,23 @@
-"""Stage 3: what the fitted prior and SAM's decoder each weigh in the answer, so that its probabilities are honest."""
+"""Stage 3: what decoder, fitted prior and cosine each weigh in the answer, so that its probabilities are honest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import ConcatDataset
 
+from ..models.blend import enlarge
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
 from .sources import Place
 from .trainer import fit_priors, run_episodes
+from .validation import EpisodeList
 
 STREAM = 5
 """Draws of the calibration episodes are apart from those of training, development and validation."""
@@ -24,8 +29,10 @@ PENALTY = 1e-3
 """Keeps the weights finite where one of the two tells everything."""
 
 
-def calibration_episodes(places: Sequence[Place], count: int, window: int, real_share: float, seed: int) -> Episodes:
-    """Draw plain episodes: reference and target of one place, marked in full, in their own colours.
+def calibration_episodes(
+    places: Sequence[Place], count: int, window: int, real_share: float, seed: int
+) -> ConcatDataset[dict[str, Any]]:
+    """Draw plain episodes, marked in full, in their own colours: half of them within a place, half across two.
 
     Args:
         places: Real places; generated ones are drawn besides.
@@ -34,16 +41,19 @@ def calibration_episodes(places: Sequence[Place], count: int, window: int, real_
         real_share: Share of the episodes in real places.
         seed: Of every draw.
     """
-    plain = EpisodeConfig(
-        steps=count, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
+    within = EpisodeConfig(
+        steps=count - count // 2, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
         without_focus_share=0.15, partial_share=0.0, scribble_share=0.0, recolour=0.0, seed=seed,
     )  # fmt: skip
-    return Episodes(plain, places, stream=STREAM)
+    across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
+    return ConcatDataset(
+        [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
+    )
 
 
 @torch.no_grad()
-def calibrate(model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = lambda: None, seed: int = 0) -> None:
-    """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with two values for one).
+def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] = lambda: None, seed: int = 0) -> None:
+    """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with three values for one).
 
     Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given
     a probability p about p are of the class.
@@ -55,19 +65,20 @@ def calibrate(model: ViRefSAM, episodes: Episodes, check: Callable[[], None] = l
         seed: Of the choice of pixels.
     """
     model.eval()
-    model.blend.set(1.0, 0.0, 0.0)  # to see what the decoder draws by itself
+    model.blend.set(1.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
     generator = torch.Generator().manual_seed(seed)
     values, truth = [], []
     for index in range(len(episodes)):
         check()
         batch = to_device(episodes[index], model.device)
-        decoded = run_episodes(model, batch, None, fitted=True)[0]
-        prior = model.blend.calibrate(fit_priors(model, batch))
-        pair = torch.stack([decoded, prior], dim=-1).cpu().double().flatten(0, 2)
+        prior = fit_priors(model, batch)
+        decoded, pseudo, _ = run_episodes(model, batch, None, prior)
+        trusted = prior.closeness[:, None, None] * model.blend.calibrate(prior.values)
+        seen = torch.stack([decoded, trusted, enlarge(pseudo.cosine, decoded)], dim=-1).cpu().double().flatten(0, 2)
         target = _shrink(batch["mask"], decoded)
         counted = torch.nonzero(_shrink(batch["counted"], decoded) > 0.5)[:, 0]
         chosen = counted[torch.randperm(len(counted), generator=generator)[:PIXELS]]
-        values.append(pair[chosen])
+        values.append(seen[chosen])
         truth.append((target[chosen] > 0.5).double())
     model.blend.set(*fit_logistic(torch.cat(values), torch.cat(truth)).tolist())
 

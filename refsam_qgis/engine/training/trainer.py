@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..models.fitted_prior import FittedPrior
+from ..models.fitted_prior import FittedMap, FittedPrior
 from ..models.pixel_features import pixel_features
 from ..models.prototypes import compute_prototypes
+from ..models.pseudo_mask import PseudoMask
 from ..models.sam import freeze
 from ..models.virefsam import FrozenEncoding, ViRefSAM
 from .batch import to_device
@@ -62,45 +63,47 @@ def encode_views(
 
 
 def run_episodes(
-    model: ViRefSAM, batch: dict[str, Any], generator: torch.Generator | None, fitted: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+    model: ViRefSAM, batch: dict[str, Any], generator: torch.Generator | None, prior: FittedMap | None = None
+) -> tuple[Tensor, PseudoMask, Tensor]:
     """Segment the targets of a batch of episodes.
 
     Args:
         model: The model.
         batch: From `Episodes`, on the model's device.
         generator: Draws the Voronoi seeds; ``None`` for the deterministic ones of evaluation.
-        fitted: Fit the pseudo-mask to the references, instead of taking the prototypes' cosine.
+        prior: What `fit_priors` says, to take the place of the prototypes' cosine.
 
     Returns:
-        Logits ``(B, S/4, S/4)``, pseudo-mask logits ``(B, S/16, S/16)``, embeddings ``(B, N_q, 256)``.
+        Logits ``(B, S/4, S/4)``, pseudo-mask ``(B, S/16, S/16)``, embeddings ``(B, N_q, 256)``.
     """
     references, origin = batch["references"], batch["origin"]
     count, shots = references.shape[:2]
     features = encode_views(model, references.flatten(0, 1), origin, only_features=True).features
     features = features.view(count, shots, *features.shape[1:])
     prototypes = compute_prototypes(features, batch["reference_masks"], model.config.background_cells, generator)
-    prior = fit_priors(model, batch) if fitted else None
-    logits, pseudo, embeddings = model(encode_views(model, batch["target"], origin), prototypes, origin, prior)
-    return logits, pseudo.logits, embeddings
+    answer: tuple[Tensor, PseudoMask, Tensor] = model(
+        encode_views(model, batch["target"], origin), prototypes, origin, prior
+    )
+    return answer
 
 
 @torch.no_grad()
-def fit_priors(model: ViRefSAM, batch: dict[str, Any]) -> Tensor:
-    """Fit a class map to the references of each episode and ask it about the target: ``(B, S/4, S/4)``."""
+def fit_priors(model: ViRefSAM, batch: dict[str, Any]) -> FittedMap:
+    """Fit a class map to the references of each episode and ask it about the target, ``(B, S/4, S/4)``."""
     fitter = FittedPrior(model.device)
     targets = pixel_features(batch["target"].float() / 255)
-    priors = []
+    maps = []
     for references, masks, target in zip(batch["references"], batch["reference_masks"], targets, strict=True):
         head = fitter.fit(pixel_features(references.float() / 255), masks)
-        priors.append(fitter.logits(target[None], head))
-    return torch.cat(priors)
+        maps.append(fitter.map(target[None], head))
+    return FittedMap(torch.cat([found.values for found in maps]), torch.cat([found.closeness for found in maps]))
 
 
 def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, generator: torch.Generator) -> Tensor:
     """L = BCE + Dice + gamma L_reg (method Eq. 8) on logits scaled up to half the view's side."""
     fitted = float(torch.rand((), generator=generator)) < config.fitted_share
-    logits, pseudo, embeddings = run_episodes(model, batch, generator, fitted)
+    prior = fit_priors(model, batch) if fitted else None
+    logits, pseudo, embeddings = run_episodes(model, batch, generator, prior)
     target = F.avg_pool2d(batch["mask"].float()[:, None], 2)[:, 0]
     weight = F.avg_pool2d(batch["counted"].float()[:, None], 2)[:, 0]
 
@@ -112,7 +115,7 @@ def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, 
     if config.diversity_weight and embeddings.shape[1] > 1:
         loss = loss + config.diversity_weight * diversity(embeddings, model.config.diversity)
     if config.pseudo_mask_weight:
-        loss = loss + config.pseudo_mask_weight * supervised(pseudo)
+        loss = loss + config.pseudo_mask_weight * supervised(pseudo.logits)
     return loss
 
 

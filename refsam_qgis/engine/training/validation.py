@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import ConcatDataset
 
 from ..job import THRESHOLD
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import Episodes
-from .trainer import run_episodes
+from .trainer import fit_priors, run_episodes
 
-EpisodeList = Episodes | Sequence[dict[str, Any]]
+EpisodeList = Episodes | ConcatDataset[dict[str, Any]] | Sequence[dict[str, Any]]
 """Batches of one episode."""
 
 
@@ -31,7 +32,7 @@ def class_ious(
         model: The model; left in evaluation mode.
         episodes: What to search.
         check: Called before each episode; may raise to stop.
-        fitted: As for `run_episodes`; results are then cut where the product cuts them.
+        fitted: Let a fitted prior take the place of the cosine; results are then cut where the product cuts them.
 
     Returns:
         IoU of full results and of the pseudo-mask alone, by class.
@@ -41,9 +42,9 @@ def class_ious(
     for index in range(len(episodes)):
         check()
         batch = to_device(episodes[index], model.device)
-        logits, pseudo, _ = run_episodes(model, batch, None, fitted)
+        logits, pseudo, _ = run_episodes(model, batch, None, fit_priors(model, batch) if fitted else None)
         least = math.log(THRESHOLD / (1 - THRESHOLD)) if fitted else 0.0
-        counts = np.array([*_counts(logits - least, batch), *_counts(pseudo, batch)])
+        counts = np.array([*_counts(logits - least, batch), *_counts(pseudo.logits, batch)])
         name = batch["classes"][0]
         totals[name] = totals.get(name, np.zeros(4)) + counts
     return {

@@ -112,17 +112,19 @@ def test_training_fits_what_a_run_fits(guided):
     batch = {"references": reference[None], "reference_masks": masks[None], "target": target}
     trained = fit_priors(guided.model, batch)
     described = guided.describe(Shots(reference, masks, whole(reference)))
-    ran = FittedPrior(guided.device).logits(guided.encode(target, whole(target)).details, described.head)
-    assert ran.std() > 1
-    torch.testing.assert_close(trained, ran, atol=0.1, rtol=0)
-    assert (trained - ran).abs().mean() < 5e-3
+    encoding = guided.encode(target, whole(target))
+    ran = FittedPrior(guided.device).map(encoding.details, described.head, encoding.inside)
+    assert ran.values.std() > 1
+    torch.testing.assert_close(trained.values, ran.values, atol=0.1, rtol=0)
+    assert (trained.values - ran.values).abs().mean() < 5e-3
+    torch.testing.assert_close(trained.closeness, ran.closeness, atol=1e-3, rtol=0)
 
 
 def test_the_answer_is_the_models_with_the_fitted_prior(guided):
     reference = guided.describe(shots())
     image = picture(TWIN, seed=1)
     encoding = guided.encode(image, whole(image))
-    prior = FittedPrior(guided.device).logits(encoding.details, reference.head)
+    prior = FittedPrior(guided.device).map(encoding.details, reference.head)
     plain = ViRefSAMSegmenter(guided.model)
     prototypes = plain.describe(shots())
     assert torch.equal(prototypes.vectors, reference.prototypes.vectors)
@@ -132,6 +134,20 @@ def test_the_answer_is_the_models_with_the_fitted_prior(guided):
     assert ours.shape == (1, 256, 256) and ours.dtype == torch.float32
     torch.testing.assert_close(ours, expected)
     assert (ours - plain.segment(encoding.frozen, prototypes)).abs().max() > 0.1
+
+
+def test_what_is_beyond_the_raster_makes_no_tile_far_away(guided):
+    reference = guided.describe(shots())
+    image = picture(ROOF, seed=1)
+    inside = whole(image)
+    inside[..., 72:] = False
+    encoding = guided.encode(torch.where(inside[:, None], image, torch.zeros_like(image)), inside)
+    assert 0.5 < encoding.inside.float().mean() < 0.6
+    prior = FittedPrior(guided.device)
+    seen, all_of_it = (
+        float(prior.map(encoding.details, reference.head, part).closeness) for part in (encoding.inside, None)
+    )
+    assert seen > 1.1 * all_of_it
 
 
 def test_each_target_of_a_batch_is_segmented_alone(segmenter):

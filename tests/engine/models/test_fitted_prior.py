@@ -331,3 +331,42 @@ def test_far_values_say_no_more(prior, two_roofs):
 
 def test_rules_are_plain_numbers():
     assert all(isinstance(value, int | float) for value in asdict(FitRules()).values())
+
+
+def closeness_by_hand(prior, head, features, inside):
+    """Reference: NumPy, over every pixel that is looked at."""
+    deviations = (features[0].permute(1, 2, 0) - head.mean) / head.deviation
+    squares = np.clip(deviations.numpy(), -LIMIT, LIMIT)[::4, ::4] ** 2
+    return 2 / (1 + squares[inside[0, ::4, ::4].numpy()].mean())
+
+
+def test_closeness_falls_the_farther_a_target_is(prior, two_roofs):
+    head = prior.fit(two_roofs, mask_of(ONE))
+    everywhere = torch.ones(1, *two_roofs.shape[-2:], dtype=torch.bool)
+    own = prior.map(two_roofs, head)
+    torch.testing.assert_close(own.values, prior.logits(two_roofs, head))
+    assert float(own.closeness) == pytest.approx(closeness_by_hand(prior, head, two_roofs, everywhere), rel=1e-4)
+    assert float(own.closeness) == pytest.approx(1, abs=0.1)  # the references themselves
+    like, darker, other = (
+        float(prior.map(pixel_features(image), head).closeness)
+        for image in (
+            painted((OTHER, ROOF), seed=2),
+            0.6 * painted((OTHER, ROOF), seed=2),
+            painted(((slice(None), slice(None)), FIELD)),
+        )
+    )
+    assert 1.2 > like > darker > other > 0
+
+
+def test_closeness_is_that_of_the_image_alone(prior, two_roofs):
+    """Padding looks like nothing in the references, and must not make a tile at the border one that is far away."""
+    head = prior.fit(two_roofs, mask_of(ONE))
+    image = painted((ONE, ROOF), seed=3)
+    image[..., 128:] = 0
+    features = pixel_features(image)
+    inside = torch.ones(1, *features.shape[-2:], dtype=torch.bool)
+    inside[..., inside.shape[-1] // 2 :] = False
+    found = float(prior.map(features, head, inside).closeness)
+    assert found == pytest.approx(closeness_by_hand(prior, head, features, inside), rel=1e-4)
+    assert found > 1.5 * float(prior.map(features, head).closeness)
+    assert float(prior.map(features, head, torch.zeros_like(inside)).closeness) == 2  # nothing to be far away

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from refsam_qgis.engine.models.fitted_prior import FittedPrior
+from refsam_qgis.engine.models.fitted_prior import FittedMap, FittedPrior
 from refsam_qgis.engine.models.pixel_features import pixel_features
+from refsam_qgis.engine.models.pseudo_mask import PseudoMask
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.segmenter import IGNORE, UNMARKED
 from refsam_qgis.engine.models.virefsam import ViRefSAM
@@ -43,20 +44,23 @@ def generator(seed=0):
 @torch.no_grad()
 def test_each_target_is_asked_of_its_own_references(model, batch):
     priors = fit_priors(model, batch)
-    assert priors.shape == (2, 32, 32) and not priors.requires_grad
+    assert priors.values.shape == (2, 32, 32) and not priors.values.requires_grad
     for i in range(2):
         fitter = FittedPrior(model.device)
         head = fitter.fit(pixel_features(batch["references"][i] / 255), batch["reference_masks"][i])
-        expected = fitter.logits(pixel_features(batch["target"][i : i + 1] / 255), head)[0]
-        torch.testing.assert_close(priors[i], expected, atol=1e-3, rtol=1e-3)
+        expected = fitter.map(pixel_features(batch["target"][i : i + 1] / 255), head)
+        torch.testing.assert_close(priors.values[i], expected.values[0], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(priors.closeness[i], expected.closeness[0])
     turned = {key: value.flip(0) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-    torch.testing.assert_close(fit_priors(model, turned), priors.flip(0), atol=1e-3, rtol=1e-3)
+    again = fit_priors(model, turned)
+    torch.testing.assert_close(again.values, priors.values.flip(0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(again.closeness, priors.closeness.flip(0))
 
 
 @torch.no_grad()
 def test_the_references_answer_for_themselves(model, batch):
     asked = {**batch, "target": batch["references"][:, 0]}
-    found = fit_priors(model, asked) > 0
+    found = fit_priors(model, asked).values > 0
     masks = batch["reference_masks"][:, 0]
     counted = (masks != IGNORE) & (masks != UNMARKED)
     right = (found.repeat_interleave(4, 1).repeat_interleave(4, 2) == masks.bool()) & counted
@@ -65,17 +69,32 @@ def test_the_references_answer_for_themselves(model, batch):
 
 @torch.no_grad()
 def test_a_fitted_prior_takes_the_place_of_the_cosine(model, batch):
-    cosine, fitted = (run_episodes(model, batch, None, fitted) for fitted in (False, True))
-    assert [value.shape for value in cosine] == [value.shape for value in fitted]
+    prior = fit_priors(model, batch)
+    cosine, fitted = (run_episodes(model, batch, None, given) for given in (None, prior))
+    assert cosine[0].shape == fitted[0].shape and cosine[2].shape == fitted[2].shape
     assert (cosine[0] - fitted[0]).abs().max() > 0.1
-    pooled = torch.nn.functional.avg_pool2d(fit_priors(model, batch)[:, None], 4)[:, 0]
-    torch.testing.assert_close(fitted[1], pooled, atol=1e-4, rtol=1e-4)
+    pooled = torch.nn.functional.avg_pool2d(prior.values[:, None], 4)[:, 0]
+    torch.testing.assert_close(fitted[1].logits, pooled, atol=1e-4, rtol=1e-4)
+    assert torch.equal(fitted[1].cosine, cosine[1].logits) and torch.equal(cosine[1].cosine, cosine[1].logits)
     # The blend has no say over the cosine's results.
     for weight in model.blend.parameters():
         weight.fill_(9)
-    again, other = (run_episodes(model, batch, None, fitted) for fitted in (False, True))
-    assert torch.equal(again[0], cosine[0]) and torch.equal(again[1], cosine[1])
-    torch.testing.assert_close(other[1], 9 * pooled + 9, atol=1e-3, rtol=1e-3)
+    again, other = (run_episodes(model, batch, None, given) for given in (None, prior))
+    assert torch.equal(again[0], cosine[0]) and torch.equal(again[1].logits, cosine[1].logits)
+    torch.testing.assert_close(other[1].logits, 9 * pooled + 9, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_prior_and_decoder_count_as_far_as_the_target_is_close(model, batch):
+    prior = fit_priors(model, batch)
+    model.blend.set(0.0, 1.0, 0.0, 0.0)
+    near = run_episodes(model, batch, None, prior)[0]
+    far = run_episodes(model, batch, None, FittedMap(prior.values, prior.closeness / 4))[0]
+    torch.testing.assert_close(far, near / 4)
+    torch.testing.assert_close(near, prior.closeness[:, None, None] * prior.values)
+    model.blend.set(0.0, 0.0, 1.0, 0.0)
+    cosine, pseudo, _ = run_episodes(model, batch, None, prior)
+    torch.testing.assert_close(cosine[:, ::2, ::2].mean((1, 2)), pseudo.cosine.mean((1, 2)), atol=0.3, rtol=0)
 
 
 @pytest.mark.parametrize(("share", "learns"), [(1.0, True), (0.0, False)])
@@ -99,9 +118,11 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
 def test_the_share_of_batches_is_as_configured(model, batch, share, monkeypatch):
     asked = []
 
-    def note(model, batch, generator, fitted):
-        asked.append(fitted)
-        return torch.zeros(2, 32, 32), torch.zeros(2, 8, 8), torch.zeros(2, 0, 256)
+    nowhere = PseudoMask(*[torch.zeros(2, 8, 8)] * 3)
+
+    def note(model, batch, generator, prior):
+        asked.append(prior is not None)
+        return torch.zeros(2, 32, 32), nowhere, torch.zeros(2, 0, 256)
 
     monkeypatch.setattr(trainer, "run_episodes", note)
     for seed in range(300):
@@ -119,9 +140,9 @@ def test_validation_measures_the_method_that_it_is_asked_for(model, batch, fitte
     single = {key: value[:1] for key, value in batch.items() if key != "origin"} | {"origin": (0, 0)}
     truth = 20 * (torch.nn.functional.avg_pool2d(single["mask"].float()[:, None], 4)[:, 0] - 0.5)
 
-    def say(model, batch, generator, by_fit):
-        logits = truth if by_fit == fitted else -truth
-        return logits, logits, None
+    def say(model, batch, generator, prior):
+        logits = truth if (prior is not None) == fitted else -truth
+        return logits, PseudoMask(logits, logits, logits), None
 
     monkeypatch.setattr(validation, "run_episodes", say)
     ((full, pseudo),) = class_ious(model, [single], fitted=fitted).values()
