@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import RefSAMError
 from ..models.decoder import decode_all, dense_position, no_mask
 from ..models.encoder import encode
+from ..models.fitted_prior import FittedPrior
 from ..models.sam import GRID, PATCH, freeze
 from .batch import to_device
+from .fitted_masks import FittedMasks
 from .losses import class_contrast, mask_ious, mask_losses
 from .prompt_geometry import embed_geometry, thaw_decoder
 from .prompts import PromptSample, sample_prompts
@@ -85,6 +87,7 @@ class PromptViews(Dataset[dict[str, Any]]):
         self._real = list(real)
         self._generated = tuple(classes) if classes is not None else generated_classes()
         self._stream = stream
+        self._prior = FittedPrior(torch.device("cpu"))
 
     def __len__(self) -> int:
         return self._config.steps
@@ -106,9 +109,10 @@ class PromptViews(Dataset[dict[str, Any]]):
         """Draw two views of one place; those that show nothing to ask for are left out."""
         place = self._place(rng, f"generated/{name}")
         names = {place.class_id(name): name for name in place.class_names()}
-        for _ in range(2):
-            view = self._view(place, rng)
-            samples = sample_prompts(view, frozenset(names), self._config.prompts, rng)
+        views = self._views(place, rng)
+        for view, other in (views, views[::-1]):
+            fitted = FittedMasks(self._prior, view, other)
+            samples = sample_prompts(view, frozenset(names), self._config.prompts, rng, fitted)
             if samples:
                 yield view, samples, _cell_labels(view, names)
 
@@ -117,11 +121,18 @@ class PromptViews(Dataset[dict[str, Any]]):
             return self._real[int(rng.integers(len(self._real)))]
         return generated_place(rng, name, self._generated)
 
-    def _view(self, place: Place, rng: np.random.Generator) -> LabelledImage:
+    def _views(self, place: Place, rng: np.random.Generator) -> tuple[LabelledImage, LabelledImage]:
+        """Two views of a place, half of the time at one scale, as references and target mostly are."""
         # A tile of 256 to 1024 pixels fills SAM's 1024 input, so a window shows 1/4 to 1 pixel per input pixel.
-        native = round(self._config.window * 2.0 ** -rng.uniform(0, 2))
+        octaves = rng.uniform(0, 2, 2)
+        if rng.random() < 0.5:
+            octaves[1] = octaves[0]
+        first, second = (self._view(place, round(self._config.window * 2.0**-octave), rng) for octave in octaves)
+        return first, second
+
+    def _view(self, place: Place, side: int, rng: np.random.Generator) -> LabelledImage:
         names = place.class_names()
-        return augment(place.draw(rng, native, names[int(rng.integers(len(names)))]), rng, self._config.window)
+        return augment(place.draw(rng, side, names[int(rng.integers(len(names)))]), rng, self._config.window)
 
 
 def _cell_labels(view: LabelledImage, names: dict[int, str]) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ LEAST_AREA = 64
 MASK_CELLS = (16, 8, 4)
 """Pixels between the values of a mask prompt: prototypes answer for cells of the embedding, a fitted prior for each
 value of the prompt itself."""
+FITTED_SHARE, PLACED_SHARE = 0.5, 0.5
+"""Shares of the pseudo-masks of whole classes that were fitted, and that come with points and a box."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,24 @@ class PromptSample:
 
 
 def sample_prompts(
-    view: LabelledImage, allowed: frozenset[int], count: int, rng: np.random.Generator
+    view: LabelledImage,
+    allowed: frozenset[int],
+    count: int,
+    rng: np.random.Generator,
+    fitted: Callable[[int], NDArray[np.float32] | None] = lambda class_id: None,
 ) -> list[PromptSample]:
     """Draw targets and prompts of a view.
 
-    A target is one object, or all of a class; a whole class is asked for by a coarse mask, as a pseudo-mask does.
+    A target is one object, or all of a class; a whole class is asked for as ViRefSAM asks: by a pseudo-mask, half of
+    the time with its highest and lowest point and the box around it.
 
     Args:
         view: The labelled view.
         allowed: Class ids that may be targets.
         count: Number of samples; fewer come back when the view holds nothing to ask for.
         rng: Random draws.
+        fitted: Gives what a prior that was fitted elsewhere says of a class, ``(S/4, S/4)`` logits; ``None`` where
+            there is nothing to fit to. Half of the pseudo-masks are such, where there are some.
     """
     ids, areas = np.unique(view.instances, return_counts=True)
     seen = [int(i) for i, area in zip(ids, areas, strict=True) if i != 0 and area >= LEAST_AREA]
@@ -63,11 +73,35 @@ def sample_prompts(
     for _ in range(count):
         whole_class = bool(present) and (not objects or rng.random() < 0.35)
         if whole_class:
-            samples.append(_prompt(view.classes == rng.choice(present), rng, ("mask",)))
+            wanted = int(rng.choice(present))
+            mask = fitted(wanted) if rng.random() < FITTED_SHARE else None
+            samples.append(_class_prompt(view.classes == wanted, mask, rng))
         elif objects:
             kinds = (("point",), ("box",), ("point", "box"), ("mask",), ("point", "mask"))
             samples.append(_prompt(view.instances == rng.choice(objects), rng, kinds[int(rng.integers(len(kinds)))]))
     return samples
+
+
+def _class_prompt(
+    target: NDArray[np.bool_], mask: NDArray[np.float32] | None, rng: np.random.Generator
+) -> PromptSample:
+    pseudo = coarse_mask(target, rng) if mask is None else mask
+    points, labels = np.zeros((POINTS, 2), np.float32), np.full(POINTS, -1, np.float32)
+    found = pseudo > 0
+    placed = bool(found.any()) and rng.random() < PLACED_SHARE
+    if placed:
+        for slot, (flat, label) in enumerate(((pseudo.argmax(), 1), (pseudo.argmin(), 0))):
+            row, column = divmod(int(flat), pseudo.shape[1])
+            points[slot], labels[slot] = MASK_CELLS[-1] * (np.array([column, row]) + 0.5), label
+    return PromptSample(
+        target=target,
+        points=points,
+        labels=labels,
+        box=MASK_CELLS[-1] * _bounds(found) if placed else np.zeros(4, np.float32),
+        has_box=placed,
+        mask=pseudo,
+        has_mask=True,
+    )
 
 
 def _prompt(target: NDArray[np.bool_], rng: np.random.Generator, kinds: tuple[str, ...]) -> PromptSample:
@@ -97,11 +131,16 @@ def _random_pixel(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
 
 
 def _jittered_box(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
+    box = _bounds(mask)
     slack = np.tile(np.maximum(box[2:] - box[:2], 4), 2) * rng.normal(0, 0.08, 4).clip(-0.2, 0.2)
     jittered: NDArray[np.float32] = (box + slack).clip(0, mask.shape[0] - 1).astype(np.float32)
     return jittered
+
+
+def _bounds(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """First and last column and row of a mask, ``(x0, y0, x1, y1)``."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
 
 
 def coarse_mask(target: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
