@@ -37,7 +37,9 @@ def test_right_answers_score_high_and_empty_ones_nothing(answering):
 
 
 def test_kinds_are_told_apart(answering):
-    scores = answering(lambda batch: logits_of(batch["target"] & (batch["has_box"] & ~batch["has_mask"])[:, None, None]))
+    scores = answering(
+        lambda batch: logits_of(batch["target"] & (batch["has_box"] & ~batch["has_mask"])[:, None, None])
+    )
     assert scores["generated_boxes"] > 0.8 and scores["generated_points"] == scores["generated_masks"] == 0
 
 
