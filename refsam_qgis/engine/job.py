@@ -16,7 +16,7 @@ from .errors import RefSAMError
 
 MODELS = ("compact", "vit_b", "vit_l", "vit_h")
 METHODS = ("auto", "virefsam", "fitted", "training_free")
-THRESHOLD = 0.35
+THRESHOLD = 0.3
 """Probability from which a pixel counts as the class by default.
 
 With honest probabilities the overlap with the truth is greatest below one half (the threshold that is best for the Dice
