@@ -1,0 +1,227 @@
+"""How fitted map, decoder and cosine are best joined: ways to join them, learnt and measured on the development sets.
+
+    python -m benchmarks.accuracy.blends --data DATA/train/dubai
+
+Each way is a logistic regression on training episodes, half of them across places, as `calibrate` fits the one that
+ships. What is measured is class-wise mIoU of 1-shot episodes at one threshold for all, and the share of pixels marked
+on targets without the class, at a quarter of the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from refsam_qgis.engine.job import ModelOptions
+from refsam_qgis.engine.models.blend import enlarge
+from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
+from refsam_qgis.engine.models.virefsam import ViRefSAM
+from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
+from refsam_qgis.engine.training.calibrate import fit_logistic
+from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
+from refsam_qgis.engine.training.sources import TEST_CLASSES, read_places
+from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
+
+from .options import RECORDS, markdown_table, percent
+
+STREAM = 9
+"""Draws of these episodes are apart from all others."""
+SCENE = "tile7"
+"""The real scene that no training sees."""
+PIXELS = 2000
+"""Pixels of an episode that the regression looks at."""
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+MOST_DRAWS = 400
+"""Episodes that may hold the class before the search for targets without it is given up."""
+DRAWS = EpisodeConfig(
+    batch=1, window=512, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.0,
+    scribble_share=0.0, recolour=0.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one target, ``(S/4, S/4)`` each.
+
+    Attributes:
+        class_name: What is sought.
+        prior: The fitted map's logits.
+        decoded: The decoder's.
+        cosine: The prototypes'.
+        closeness: Of the target to the references.
+        truth: Where the class is.
+        counted: Where that is known.
+    """
+
+    class_name: str
+    prior: Tensor
+    decoded: Tensor
+    cosine: Tensor
+    closeness: float
+    truth: Tensor
+    counted: Tensor
+
+
+BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
+    "prior": lambda seen: [seen.prior],
+    "decoder": lambda seen: [seen.decoded],
+    "cosine": lambda seen: [seen.cosine],
+    "prior, decoder": lambda seen: [seen.prior, seen.decoded],
+    "prior, decoder, cosine": lambda seen: [seen.prior, seen.decoded, seen.cosine],
+    "close × (prior, decoder)": lambda seen: [seen.closeness * seen.prior, seen.closeness * seen.decoded],
+    "close × (prior, decoder), cosine (ships)": lambda seen: [
+        seen.closeness * seen.prior,
+        seen.closeness * seen.decoded,
+        seen.cosine,
+    ],
+}
+
+
+def main() -> None:
+    """Measure all ways, print the table and write the record."""
+    parser = argparse.ArgumentParser(description="Ways to join fitted map, decoder and cosine.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of real training images, such as train/dubai")
+    parser.add_argument("--episodes", type=int, default=40, help="of each set")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--record", type=Path, default=RECORDS / "blends.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = load_adapters(load_sam(ModelOptions()), COMPACT_ADAPTERS).eval()
+    sets = {name: list(_look(model, drawn)) for name, drawn in _sets(arguments.data, arguments.episodes).items()}
+    absent = {name: list(_look(model, drawn)) for name, drawn in _absent(arguments.data, arguments.episodes // 2)}
+    training = [seen for name in list(sets) if name.startswith("training") for seen in sets.pop(name)]
+    rows = [row for name in BLENDS for row in _measure(name, training, sets, absent)]
+    arguments.record.write_text(json.dumps(rows, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(_table(rows))
+
+
+def _sets(data: Path, count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
+    """Training episodes and development episodes, by name."""
+    places = read_places(data)
+    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
+    test = sorted(TEST_CLASSES)
+    within, across = (replace(DRAWS, steps=count, other_place_share=share) for share in (0.0, 1.0))
+    real = replace(DRAWS, steps=count, real_share=1.0)
+    generated = {"training, generated within": within, "training, generated across": across}
+    drawn = {name: Episodes(replace(c, real_share=0.0), (), stream=STREAM) for name, c in generated.items()}
+    drawn["training, real within"] = Episodes(real, known, stream=STREAM)
+    drawn["training, real across"] = Episodes(replace(real, seed=1), known, stream=STREAM, support=known)
+    drawn["generated"] = Episodes(replace(within, real_share=0.0, seed=2), (), test, STREAM)
+    drawn["scene within"] = Episodes(replace(real, seed=3), unseen, stream=STREAM)
+    drawn["scene across"] = Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known)
+    return {name: (episodes[i] for i in range(len(episodes))) for name, episodes in drawn.items()}
+
+
+def _absent(data: Path, count: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
+    """Development episodes whose targets hold none of the class."""
+    places = read_places(data)
+    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
+    draws = replace(DRAWS, steps=MOST_DRAWS, without_focus_share=1.0)
+    real = replace(draws, real_share=1.0)
+    yield (
+        "generated",
+        _without(Episodes(replace(draws, real_share=0.0, seed=5), (), sorted(TEST_CLASSES), STREAM), count),
+    )
+    yield "scene within", _without(Episodes(replace(real, seed=6), unseen, stream=STREAM), count)
+    yield "scene across", _without(Episodes(replace(real, seed=7), unseen, stream=STREAM, support=known), count)
+
+
+def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
+    found = 0
+    for index in range(len(episodes)):
+        batch = episodes[index]
+        if not bool(batch["mask"].any()):
+            found += 1
+            yield batch
+        if found == count:
+            return
+
+
+@torch.no_grad()
+def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[Seen]:
+    model.blend.set(1.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
+    for batch in batches:
+        prior = fit_priors(model, batch)
+        trusted, pseudo, _ = run_episodes(model, batch, None, prior)
+        yield Seen(
+            class_name=str(batch["classes"][0]),
+            prior=model.blend.calibrate(prior.values)[0],
+            decoded=trusted[0] / prior.closeness[0],
+            cosine=enlarge(pseudo.cosine, trusted)[0],
+            closeness=float(prior.closeness[0]),
+            truth=_shrink(batch["mask"], trusted) > 0.5,
+            counted=_shrink(batch["counted"], trusted) > 0.5,
+        )
+
+
+def _shrink(mask: Tensor, like: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(mask.float()[:, None], like.shape[-1])[0, 0]
+
+
+def _measure(
+    name: str, training: list[Seen], sets: Mapping[str, list[Seen]], absent: Mapping[str, list[Seen]]
+) -> Iterator[dict[str, object]]:
+    blend = BLENDS[name]
+    generator = torch.Generator().manual_seed(0)
+    values, truth = [], []
+    for seen in training:
+        places = torch.nonzero(seen.counted.flatten())[:, 0]
+        chosen = places[torch.randperm(len(places), generator=generator)[:PIXELS]]
+        values.append(torch.stack(blend(seen), dim=-1).flatten(0, 1)[chosen].double())
+        truth.append(seen.truth.flatten()[chosen].double())
+    *weights, offset = fit_logistic(torch.cat(values), torch.cat(truth)).tolist()
+
+    def probability(seen: Seen) -> Tensor:
+        joined = sum((w * value for w, value in zip(weights, blend(seen), strict=True)), torch.tensor(offset))
+        return torch.sigmoid(joined)
+
+    for threshold in THRESHOLDS:
+        yield {
+            "blend": name,
+            "weights": [round(weight, 3) for weight in weights],
+            "offset": round(offset, 3),
+            "threshold": threshold,
+            "miou": {key: round(_miou(group, probability, threshold), 4) for key, group in sets.items()},
+            "marked_without_class": {
+                key: round(float(np.mean([_share(seen, probability, threshold) for seen in group])), 4)
+                for key, group in absent.items()
+            },
+        }
+
+
+def _miou(group: list[Seen], probability: Callable[[Seen], Tensor], threshold: float) -> float:
+    """Intersections and unions summed by class (method A7)."""
+    totals: dict[str, NDArray[np.int64]] = {}
+    for seen in group:
+        found, truth = (probability(seen) > threshold) & seen.counted, seen.truth & seen.counted
+        counts = np.array([int((found & truth).sum()), int((found | truth).sum())])
+        totals[seen.class_name] = totals.get(seen.class_name, np.zeros(2, np.int64)) + counts
+    return float(np.mean([shared / max(union, 1) for shared, union in totals.values()]))
+
+
+def _share(seen: Seen, probability: Callable[[Seen], Tensor], threshold: float) -> float:
+    return float((probability(seen) > threshold)[seen.counted].float().mean())
+
+
+def _table(rows: list[dict[str, object]]) -> str:
+    header = ["joined", "weights; offset", "cut at", "mIoU %: generated", "scene within", "scene across", "mean"]
+    lines = []
+    for row in rows:
+        scores, marked = list(row["miou"].values()), list(row["marked_without_class"].values())  # type: ignore[attr-defined]
+        weights = " ".join(map(str, row["weights"]))  # type: ignore[call-overload]
+        figures = [*map(percent, scores), percent(float(np.mean(scores))), percent(float(np.mean(marked)))]
+        lines.append([str(row["blend"]), f"{weights}; {row['offset']}", str(row["threshold"]), *figures])
+    return markdown_table([*header, "marked without the class %"], lines)
+
+
+if __name__ == "__main__":
+    main()
