@@ -1,0 +1,64 @@
+"""The benchmark of ways to join fitted map, decoder and cosine, on tiny views."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.accuracy import blends
+from benchmarks.accuracy.blends import BLENDS, Seen
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Three scenes of red roofs on grey ground; the unseen one has images without a roof too."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    (folder / "classes.json").write_text(json.dumps({"0": "background", "1": "roof"}), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for name, roof in (("east_1", True), ("west_1", True), ("tile7_1", True), ("tile7_2", False)):
+        ids = np.zeros((128, 128), np.uint8)
+        ids[30:90, 40:100] = roof
+        colours = np.where(ids[..., None] == 1, (180, 60, 50), (110, 115, 105)) + rng.normal(0, 8, (128, 128, 3))
+        Image.fromarray(colours.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray(ids).save(folder / f"{name}_mask.png")
+    return folder
+
+
+def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
+    record = tmp_path / "blends.json"
+    monkeypatch.setattr(blends, "DRAWS", replace(blends.DRAWS, window=128))
+    given = ["--data", scenes, "--episodes", 2, "--threads", torch.get_num_threads(), "--record", record]
+    monkeypatch.setattr(sys, "argv", ["blends", *map(str, given)])
+    blends.main()
+    rows = json.loads(record.read_text(encoding="utf-8"))
+    assert [row["blend"] for row in rows[:: len(blends.THRESHOLDS)]] == list(BLENDS)
+    for row in rows:
+        assert list(row["miou"]) == ["generated", "scene within", "scene across"]
+        assert row["marked_without_class"].keys() == row["miou"].keys()
+    assert max(row["miou"]["scene within"] for row in rows) > 0.5
+    assert "(ships)" in capsys.readouterr().out
+
+
+def seen(prior, truth, closeness=1.0, class_name="roof"):
+    prior, truth = torch.tensor(prior), torch.tensor(truth)
+    return Seen(class_name, prior, torch.zeros_like(prior), torch.zeros_like(prior), closeness, truth, truth >= 0)
+
+
+def test_figures_by_hand():
+    training = [seen([[-2.0, -1.0], [1.0, 2.0]], [[False, False], [True, True]])] * 3
+    # Of three pixels found two are right, and one is missed; a class of its own is found whole.
+    group = [
+        seen([[3.0, 3.0], [3.0, -3.0]], [[True, True], [False, True]]),
+        seen([[3.0, -3.0]], [[True, False]], class_name="pool"),
+    ]
+    absent = [seen([[3.0, -3.0], [-3.0, -3.0]], [[False, False], [False, False]])]
+    rows = list(blends._measure("prior", training, {"set": group}, {"set": absent}))
+    half = next(row for row in rows if row["threshold"] == 0.5)
+    assert half["miou"]["set"] == pytest.approx((2 / 4 + 1) / 2)
+    assert half["marked_without_class"]["set"] == 0.25
+    assert half["offset"] == pytest.approx(0, abs=0.01) and half["weights"][0] > 1
