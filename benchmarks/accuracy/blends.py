@@ -78,6 +78,11 @@ BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "prior, decoder": lambda seen: [seen.prior, seen.decoded],
     "prior, decoder, cosine": lambda seen: [seen.prior, seen.decoded, seen.cosine],
     "close × (prior, decoder)": lambda seen: [seen.closeness * seen.prior, seen.closeness * seen.decoded],
+    "close × (prior, decoder, cosine)": lambda seen: [
+        seen.closeness * seen.prior,
+        seen.closeness * seen.decoded,
+        seen.closeness * seen.cosine,
+    ],
     "close × (prior, decoder), cosine (ships)": lambda seen: [
         seen.closeness * seen.prior,
         seen.closeness * seen.decoded,
