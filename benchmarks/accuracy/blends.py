@@ -114,7 +114,8 @@ def _sets(data: Path, count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
     places = read_places(data)
     known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
     test = sorted(TEST_CLASSES)
-    within, across = (replace(DRAWS, steps=count, other_place_share=share) for share in (0.0, 1.0))
+    within = replace(DRAWS, steps=count)
+    across = replace(within, other_place_share=1.0, seed=8)
     real = replace(DRAWS, steps=count, real_share=1.0)
     generated = {"training, generated within": within, "training, generated across": across}
     drawn = {name: Episodes(replace(c, real_share=0.0), (), stream=STREAM) for name, c in generated.items()}
@@ -123,7 +124,12 @@ def _sets(data: Path, count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
     drawn["generated"] = Episodes(replace(within, real_share=0.0, seed=2), (), test, STREAM)
     drawn["scene within"] = Episodes(replace(real, seed=3), unseen, stream=STREAM)
     drawn["scene across"] = Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known)
-    return {name: (episodes[i] for i in range(len(episodes))) for name, episodes in drawn.items()}
+    return {name: _each(episodes) for name, episodes in drawn.items()}
+
+
+def _each(episodes: Episodes) -> Iterator[dict[str, Tensor]]:
+    for index in range(len(episodes)):
+        yield episodes[index]
 
 
 def _absent(data: Path, count: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
@@ -142,8 +148,7 @@ def _absent(data: Path, count: int) -> Iterator[tuple[str, Iterator[dict[str, Te
 
 def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
     found = 0
-    for index in range(len(episodes)):
-        batch = episodes[index]
+    for batch in _each(episodes):
         if not bool(batch["mask"].any()):
             found += 1
             yield batch

@@ -1,5 +1,6 @@
 """The benchmark of ways to join fitted map, decoder and cosine, on tiny views."""
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from PIL import Image
 
 from benchmarks.accuracy import blends
 from benchmarks.accuracy.blends import BLENDS, Seen
+from refsam_qgis.engine.training.sources import TEST_CLASSES
 
 
 @pytest.fixture
@@ -42,6 +44,15 @@ def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
         assert row["marked_without_class"].keys() == row["miou"].keys()
     assert max(row["miou"]["scene within"] for row in rows) > 0.5
     assert "(ships)" in capsys.readouterr().out
+
+
+def test_every_set_is_drawn_from_its_own_images(scenes):
+    drawn = {name: list(episodes) for name, episodes in blends._sets(scenes, 2).items()}
+    targets = {name: [batch["target"].numpy().tobytes() for batch in episodes] for name, episodes in drawn.items()}
+    assert all(one != other for one, other in itertools.combinations(targets.values(), 2)) and len(targets) == 7
+    classes = {name: {batch["classes"][0] for batch in episodes} for name, episodes in drawn.items()}
+    assert classes["generated"] <= TEST_CLASSES and not classes["training, generated within"] & TEST_CLASSES
+    assert all(classes[name] == {"roof"} for name in drawn if "real" in name or "scene" in name)
 
 
 def seen(prior, truth, closeness=1.0, class_name="roof"):
