@@ -9,6 +9,7 @@ from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.models.config import ViRefSAMConfig
 from refsam_qgis.engine.models.decoder import decode
 from refsam_qgis.engine.models.encoder import embed_patches, encode, project, run_blocks
+from refsam_qgis.engine.models.fitted_prior import FittedMap
 from refsam_qgis.engine.models.prototypes import Prototypes
 from refsam_qgis.engine.models.pseudo_mask import geometric_prompts
 from refsam_qgis.engine.models.virefsam import FrozenEncoding, ViRefSAM
@@ -225,6 +226,11 @@ def make_prior(rows=32, seed=5):
     return 6 * torch.randn(2, rows, rows, generator=torch.Generator().manual_seed(seed))
 
 
+def fitted(prior):
+    """As a head says it of targets as close as the references themselves."""
+    return FittedMap(prior, torch.ones(len(prior)))
+
+
 @torch.no_grad()
 def test_a_prior_is_pseudo_mask_and_assignment(make, pixels):
     model = make(ViRefSAMConfig(visual_interaction=False))
@@ -232,7 +238,7 @@ def test_a_prior_is_pseudo_mask_and_assignment(make, pixels):
     prototypes = pooled(encoding.features)
     prototypes = replace(prototypes, valid=torch.tensor([[True, True, True, True], [True, False, True, True]]))
     prior = make_prior()
-    _, pseudo, _ = model(encoding, prototypes, prior=prior)
+    _, pseudo, _ = model(encoding, prototypes, prior=fitted(prior))
     seen = set()
     for b in range(2):
         for row in range(8):
@@ -256,7 +262,7 @@ def test_a_prior_prompts_at_full_resolution(make, pixels):
     model = make(ViRefSAMConfig(object_queries=False, adapted_blocks="none"))
     encoding = model.encode(pixels)
     prior = make_prior()
-    ours, pseudo, _ = model(encoding, pooled(encoding.features), prior=prior)
+    ours, pseudo, _ = model(encoding, pooled(encoding.features), prior=fitted(prior))
     sparse, _ = geometric_prompts(model.sam, pseudo.logits, 4, 2)
     dense = model.sam.prompt_encoder.mask_downscaling(prior[:, None])
     expected, _ = decode(model.sam, encoding.features, model.dense_position((8, 8), (0, 0)), sparse, dense)
@@ -264,7 +270,7 @@ def test_a_prior_prompts_at_full_resolution(make, pixels):
     torch.testing.assert_close(ours, (expected[:, 0] + prior) / 2)
     # Another map of the same cell averages is another prompt.
     turned = prior.view(2, 8, 4, 8, 4).flip(2, 4).reshape(2, 32, 32)
-    other, same, _ = model(encoding, pooled(encoding.features), prior=turned)
+    other, same, _ = model(encoding, pooled(encoding.features), prior=fitted(turned))
     torch.testing.assert_close(same.logits, pseudo.logits, atol=1e-5, rtol=1e-4)
     assert (2 * (other - ours) - (turned - prior)).abs().max() > 1e-3
 
@@ -274,10 +280,10 @@ def test_a_prior_is_calibrated_before_it_prompts(make, pixels):
     model = make(ViRefSAMConfig())
     encoding = model.encode(pixels)
     prototypes, prior = pooled(encoding.features), make_prior()
-    ours, pseudo, embeddings = model(encoding, prototypes, prior=2.5 * prior - 1)
+    ours, pseudo, embeddings = model(encoding, prototypes, prior=fitted(2.5 * prior - 1))
     torch.nn.init.constant_(model.blend.gain, 2.5)
     torch.nn.init.constant_(model.blend.offset, -1.0)
-    calibrated = model(encoding, prototypes, prior=prior)
+    calibrated = model(encoding, prototypes, prior=fitted(prior))
     torch.testing.assert_close(calibrated[1].logits, pseudo.logits)
     torch.testing.assert_close(calibrated[2], embeddings)
     torch.testing.assert_close(calibrated[0], ours)
@@ -290,4 +296,4 @@ def test_a_prior_without_background_assigns_the_class(make, pixels):
     prototypes = pooled(encoding.features)
     valid = torch.zeros_like(prototypes.valid)
     valid[:, 0] = True
-    assert (model(encoding, replace(prototypes, valid=valid), prior=make_prior())[1].assignment == 0).all()
+    assert (model(encoding, replace(prototypes, valid=valid), prior=fitted(make_prior()))[1].assignment == 0).all()
