@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,16 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.blend import enlarge
 from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
-from refsam_qgis.engine.training.calibrate import fit_logistic
+from refsam_qgis.engine.training.calibrate import draw_pixels, fit_logistic, shrink
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
-from refsam_qgis.engine.training.sources import TEST_CLASSES, read_places
+from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
 
 from .options import RECORDS, markdown_table, percent
@@ -37,14 +36,12 @@ STREAM = 9
 """Draws of these episodes are apart from all others."""
 SCENE = "tile7"
 """The real scene that no training sees."""
-PIXELS = 2000
-"""Pixels of an episode that the regression looks at."""
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 MOST_DRAWS = 400
 """Episodes that may hold the class before the search for targets without it is given up."""
 DRAWS = EpisodeConfig(
-    batch=1, window=512, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.0,
-    scribble_share=0.0, recolour=0.0,
+    batch=1, window=512, shots=(1,), real_share=0.0, other_place_share=0.0, without_focus_share=0.15,
+    partial_share=0.0, scribble_share=0.0, recolour=0.0,
 )  # fmt: skip
 
 
@@ -101,29 +98,30 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model = load_adapters(load_sam(ModelOptions()), COMPACT_ADAPTERS).eval()
-    sets = {name: list(_look(model, drawn)) for name, drawn in _sets(arguments.data, arguments.episodes).items()}
-    absent = {name: list(_look(model, drawn)) for name, drawn in _absent(arguments.data, arguments.episodes // 2)}
+    places = read_places(arguments.data)
+    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
+    sets = {name: list(_look(model, drawn)) for name, drawn in _sets(known, unseen, arguments.episodes).items()}
+    absent = {name: list(_look(model, drawn)) for name, drawn in _absent(known, unseen, arguments.episodes // 2)}
     training = [seen for name in list(sets) if name.startswith("training") for seen in sets.pop(name)]
     rows = [row for name in BLENDS for row in _measure(name, training, sets, absent)]
     arguments.record.write_text(json.dumps(rows, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     print(_table(rows))
 
 
-def _sets(data: Path, count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
+def _sets(known: Sequence[Place], unseen: Sequence[Place], count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
     """Training episodes and development episodes, by name."""
-    places = read_places(data)
-    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
-    test = sorted(TEST_CLASSES)
     within = replace(DRAWS, steps=count)
     across = replace(within, other_place_share=1.0, seed=8)
-    real = replace(DRAWS, steps=count, real_share=1.0)
-    generated = {"training, generated within": within, "training, generated across": across}
-    drawn = {name: Episodes(replace(c, real_share=0.0), (), stream=STREAM) for name, c in generated.items()}
-    drawn["training, real within"] = Episodes(real, known, stream=STREAM)
-    drawn["training, real across"] = Episodes(replace(real, seed=1), known, stream=STREAM, support=known)
-    drawn["generated"] = Episodes(replace(within, real_share=0.0, seed=2), (), test, STREAM)
-    drawn["scene within"] = Episodes(replace(real, seed=3), unseen, stream=STREAM)
-    drawn["scene across"] = Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known)
+    real = replace(within, real_share=1.0)
+    drawn = {
+        "training, generated within": Episodes(within, (), stream=STREAM),
+        "training, generated across": Episodes(across, (), stream=STREAM),
+        "training, real within": Episodes(real, known, stream=STREAM),
+        "training, real across": Episodes(replace(real, seed=1), known, stream=STREAM, support=known),
+        "generated": Episodes(replace(within, seed=2), (), sorted(TEST_CLASSES), STREAM),
+        "scene within": Episodes(replace(real, seed=3), unseen, stream=STREAM),
+        "scene across": Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known),
+    }
     return {name: _each(episodes) for name, episodes in drawn.items()}
 
 
@@ -132,16 +130,13 @@ def _each(episodes: Episodes) -> Iterator[dict[str, Tensor]]:
         yield episodes[index]
 
 
-def _absent(data: Path, count: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
+def _absent(
+    known: Sequence[Place], unseen: Sequence[Place], count: int
+) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
     """Development episodes whose targets hold none of the class."""
-    places = read_places(data)
-    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
     draws = replace(DRAWS, steps=MOST_DRAWS, without_focus_share=1.0)
     real = replace(draws, real_share=1.0)
-    yield (
-        "generated",
-        _without(Episodes(replace(draws, real_share=0.0, seed=5), (), sorted(TEST_CLASSES), STREAM), count),
-    )
+    yield "generated", _without(Episodes(replace(draws, seed=5), (), sorted(TEST_CLASSES), STREAM), count)
     yield "scene within", _without(Episodes(replace(real, seed=6), unseen, stream=STREAM), count)
     yield "scene across", _without(Episodes(replace(real, seed=7), unseen, stream=STREAM, support=known), count)
 
@@ -168,13 +163,9 @@ def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[See
             decoded=trusted[0] / prior.closeness[0],
             cosine=enlarge(pseudo.cosine, trusted)[0],
             closeness=float(prior.closeness[0]),
-            truth=_shrink(batch["mask"], trusted) > 0.5,
-            counted=_shrink(batch["counted"], trusted) > 0.5,
+            truth=shrink(batch["mask"], trusted).view_as(trusted[0]) > 0.5,
+            counted=shrink(batch["counted"], trusted).view_as(trusted[0]) > 0.5,
         )
-
-
-def _shrink(mask: Tensor, like: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(mask.float()[:, None], like.shape[-1])[0, 0]
 
 
 def _measure(
@@ -184,8 +175,7 @@ def _measure(
     generator = torch.Generator().manual_seed(0)
     values, truth = [], []
     for seen in training:
-        places = torch.nonzero(seen.counted.flatten())[:, 0]
-        chosen = places[torch.randperm(len(places), generator=generator)[:PIXELS]]
+        chosen = draw_pixels(seen.counted.flatten(), generator)
         values.append(torch.stack(blend(seen), dim=-1).flatten(0, 1)[chosen].double())
         truth.append(seen.truth.flatten()[chosen].double())
     *weights, offset = fit_logistic(torch.cat(values), torch.cat(truth)).tolist()
@@ -194,32 +184,35 @@ def _measure(
         joined = sum((w * value for w, value in zip(weights, blend(seen), strict=True)), torch.tensor(offset))
         return torch.sigmoid(joined)
 
+    said, said_of_absent = (
+        {key: [(seen, probability(seen)) for seen in group] for key, group in groups.items()}
+        for groups in (sets, absent)
+    )
     for threshold in THRESHOLDS:
         yield {
             "blend": name,
             "weights": [round(weight, 3) for weight in weights],
             "offset": round(offset, 3),
             "threshold": threshold,
-            "miou": {key: round(_miou(group, probability, threshold), 4) for key, group in sets.items()},
-            "marked_without_class": {
-                key: round(float(np.mean([_share(seen, probability, threshold) for seen in group])), 4)
-                for key, group in absent.items()
-            },
+            "miou": {key: round(_miou(group, threshold), 4) for key, group in said.items()},
+            "marked_without_class": {key: round(_marked(group, threshold), 4) for key, group in said_of_absent.items()},
         }
 
 
-def _miou(group: list[Seen], probability: Callable[[Seen], Tensor], threshold: float) -> float:
+def _miou(group: list[tuple[Seen, Tensor]], threshold: float) -> float:
     """Intersections and unions summed by class (method A7)."""
     totals: dict[str, NDArray[np.int64]] = {}
-    for seen in group:
-        found, truth = (probability(seen) > threshold) & seen.counted, seen.truth & seen.counted
+    for seen, probability in group:
+        found, truth = (probability > threshold) & seen.counted, seen.truth & seen.counted
         counts = np.array([int((found & truth).sum()), int((found | truth).sum())])
         totals[seen.class_name] = totals.get(seen.class_name, np.zeros(2, np.int64)) + counts
     return float(np.mean([shared / max(union, 1) for shared, union in totals.values()]))
 
 
-def _share(seen: Seen, probability: Callable[[Seen], Tensor], threshold: float) -> float:
-    return float((probability(seen) > threshold)[seen.counted].float().mean())
+def _marked(group: list[tuple[Seen, Tensor]], threshold: float) -> float:
+    """Mean share of the pixels that are marked."""
+    shares = [float((probability > threshold)[seen.counted].float().mean()) for seen, probability in group]
+    return float(np.mean(shares))
 
 
 def _table(rows: list[dict[str, object]]) -> str:

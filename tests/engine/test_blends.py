@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.accuracy import blends
 from benchmarks.accuracy.blends import BLENDS, Seen
-from refsam_qgis.engine.training.sources import TEST_CLASSES
+from refsam_qgis.engine.training.sources import TEST_CLASSES, read_places
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
 
 
 def test_every_set_is_drawn_from_its_own_images(scenes):
-    drawn = {name: list(episodes) for name, episodes in blends._sets(scenes, 2).items()}
+    places = read_places(scenes)
+    known, unseen = [places["east"], places["west"]], [places["tile7"]]
+    drawn = {name: list(episodes) for name, episodes in blends._sets(known, unseen, 2).items()}
     targets = {name: [batch["target"].numpy().tobytes() for batch in episodes] for name, episodes in drawn.items()}
     assert all(one != other for one, other in itertools.combinations(targets.values(), 2)) and len(targets) == 7
     classes = {name: {batch["classes"][0] for batch in episodes} for name, episodes in drawn.items()}

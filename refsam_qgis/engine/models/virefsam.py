@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -144,18 +144,20 @@ class ViRefSAM(nn.Module):
         """
         features = encoding.features
         rows, columns = features.shape[-2:]
-        fitted = None if prior is None else self.blend.calibrate(prior.values)
+        if prior is not None:
+            prior = replace(prior, values=self.blend.calibrate(prior.values))
+        mask = None if prior is None else prior.values
         position = self.dense_position((rows, columns), origin)
-        refined, pseudo, embeddings = self.vcp(features, position, prototypes, fitted)
+        refined, pseudo, embeddings = self.vcp(features, position, prototypes, mask)
         sparse, dense = geometric_prompts(
-            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin, fitted
+            self.sam, pseudo.logits, self.config.positive_points, self.config.negative_points, origin, mask
         )
         adapted = self._adapt(encoding, refined.vectors, pseudo.assignment, origin)
         # Geometry first, learned tokens last (VRP-SAM's order).
         decoded, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
         logits = decoded[:, 0]
-        if prior is not None and fitted is not None:
-            logits = self.blend(logits, fitted, pseudo.cosine, prior.closeness)
+        if prior is not None:
+            logits = self.blend(logits, prior.values, pseudo.cosine, prior.closeness)
         return logits, pseudo, embeddings
 
     def _adapt(

@@ -75,9 +75,8 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
         trusted = prior.closeness[:, None, None] * model.blend.calibrate(prior.values)
         seen = torch.stack([decoded, trusted, enlarge(pseudo.cosine, decoded)], dim=-1).cpu().double().flatten(0, 2)
-        target = _shrink(batch["mask"], decoded)
-        counted = torch.nonzero(_shrink(batch["counted"], decoded) > 0.5)[:, 0]
-        chosen = counted[torch.randperm(len(counted), generator=generator)[:PIXELS]]
+        target = shrink(batch["mask"], decoded)
+        chosen = draw_pixels(shrink(batch["counted"], decoded) > 0.5, generator)
         values.append(seen[chosen])
         truth.append((target[chosen] > 0.5).double())
     model.blend.set(*fit_logistic(torch.cat(values), torch.cat(truth)).tolist())
@@ -107,6 +106,12 @@ def fit_logistic(values: Tensor, truth: Tensor) -> Tensor:
     return weights
 
 
-def _shrink(mask: Tensor, like: Tensor) -> Tensor:
+def draw_pixels(counted: Tensor, generator: torch.Generator) -> Tensor:
+    """Indices of some of the pixels ``(N,)`` that count."""
+    places = torch.nonzero(counted)[:, 0]
+    return places[torch.randperm(len(places), generator=generator)[:PIXELS]]
+
+
+def shrink(mask: Tensor, like: Tensor) -> Tensor:
     """Shares of a mask ``(B, S, S)`` in pixels of logits ``(B, h, w)``, flat."""
     return F.adaptive_avg_pool2d(mask.cpu().double()[:, None], like.shape[-1]).flatten()
