@@ -1,10 +1,10 @@
-"""How fitted map, decoder and cosine are best joined: ways to join them, learnt and measured on the development sets.
+"""How fitted map, decoder and prototypes are best joined: ways to join them, measured on the development sets.
 
     python -m benchmarks.accuracy.blends --data DATA/train/dubai
 
-Each way is a logistic regression on training episodes, half of them across places, as `calibrate` fits the one that
-ships. What is measured is class-wise mIoU of 1-shot episodes at one threshold for all, and the share of pixels marked
-on targets without the class, at a quarter of the size.
+Each way is a logistic regression on training episodes, some across places and some across sensors, as `calibrate` fits
+the one that ships. What is measured is class-wise mIoU of 1-shot episodes at one threshold for all, and the share of
+pixels marked on targets without the class, at a quarter of the size.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
 from refsam_qgis.engine.training.calibrate import draw_pixels, fit_logistic, shrink
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
+from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
 
@@ -36,6 +37,8 @@ STREAM = 9
 """Draws of these episodes are apart from all others."""
 SCENE = "tile7"
 """The real scene that no training sees."""
+NOT_IN_SCENE = ("plane", "storage_tank")
+"""Generated classes, none of training, that a look at the images of the scene did not find."""
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 MOST_DRAWS = 400
 """Episodes that may hold the class before the search for targets without it is given up."""
@@ -54,6 +57,7 @@ class Seen:
         prior: The fitted map's logits.
         decoded: The decoder's.
         cosine: The prototypes'.
+        likeness: The cosine to the class prototype alone.
         closeness: Of the target to the references.
         truth: Where the class is.
         counted: Where that is known.
@@ -63,34 +67,36 @@ class Seen:
     prior: Tensor
     decoded: Tensor
     cosine: Tensor
+    likeness: Tensor
     closeness: float
     truth: Tensor
     counted: Tensor
+
+
+def _close(seen: Seen, *maps: Tensor) -> list[Tensor]:
+    return [seen.closeness * value for value in maps]
 
 
 BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "prior": lambda seen: [seen.prior],
     "decoder": lambda seen: [seen.decoded],
     "cosine": lambda seen: [seen.cosine],
-    "prior, decoder": lambda seen: [seen.prior, seen.decoded],
     "prior, decoder, cosine": lambda seen: [seen.prior, seen.decoded, seen.cosine],
-    "close × (prior, decoder)": lambda seen: [seen.closeness * seen.prior, seen.closeness * seen.decoded],
-    "close × (prior, decoder, cosine)": lambda seen: [
-        seen.closeness * seen.prior,
-        seen.closeness * seen.decoded,
-        seen.closeness * seen.cosine,
-    ],
-    "close × (prior, decoder), cosine (ships)": lambda seen: [
-        seen.closeness * seen.prior,
-        seen.closeness * seen.decoded,
-        seen.cosine,
+    "close × (prior, decoder), cosine": lambda seen: [*_close(seen, seen.prior, seen.decoded), seen.cosine],
+    "close × (prior, decoder, cosine)": lambda seen: _close(seen, seen.prior, seen.decoded, seen.cosine),
+    "prior, decoder, cosine, likeness": lambda seen: [seen.prior, seen.decoded, seen.cosine, seen.likeness],
+    "close × prior, likeness": lambda seen: [*_close(seen, seen.prior), seen.likeness],
+    "close × (prior, decoder), likeness": lambda seen: [*_close(seen, seen.prior, seen.decoded), seen.likeness],
+    "close × (prior, decoder, cosine), likeness (ships)": lambda seen: [
+        *_close(seen, seen.prior, seen.decoded, seen.cosine),
+        seen.likeness,
     ],
 }
 
 
 def main() -> None:
     """Measure all ways, print the table and write the record."""
-    parser = argparse.ArgumentParser(description="Ways to join fitted map, decoder and cosine.")
+    parser = argparse.ArgumentParser(description="Ways to join fitted map, decoder and prototypes.")
     parser.add_argument("--data", type=Path, required=True, help="folder of real training images, such as train/dubai")
     parser.add_argument("--episodes", type=int, default=40, help="of each set")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -113,14 +119,17 @@ def _sets(known: Sequence[Place], unseen: Sequence[Place], count: int) -> dict[s
     within = replace(DRAWS, steps=count)
     across = replace(within, other_place_share=1.0, seed=8)
     real = replace(within, real_share=1.0)
+    apart = replace(within, without_focus_share=0.5)
     drawn = {
         "training, generated within": Episodes(within, (), stream=STREAM),
         "training, generated across": Episodes(across, (), stream=STREAM),
         "training, real within": Episodes(real, known, stream=STREAM),
         "training, real across": Episodes(replace(real, seed=1), known, stream=STREAM, support=known),
+        "training, other sensors": OtherSensorEpisodes(replace(apart, steps=2 * count, seed=11), known, stream=STREAM),
         "generated": Episodes(replace(within, seed=2), (), sorted(TEST_CLASSES), STREAM),
         "scene within": Episodes(replace(real, seed=3), unseen, stream=STREAM),
         "scene across": Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known),
+        "other sensors": OtherSensorEpisodes(replace(apart, seed=12), unseen, (), STREAM),
     }
     return {name: _each(episodes) for name, episodes in drawn.items()}
 
@@ -139,6 +148,7 @@ def _absent(
     yield "generated", _without(Episodes(replace(draws, seed=5), (), sorted(TEST_CLASSES), STREAM), count)
     yield "scene within", _without(Episodes(replace(real, seed=6), unseen, stream=STREAM), count)
     yield "scene across", _without(Episodes(replace(real, seed=7), unseen, stream=STREAM, support=known), count)
+    yield "other sensors", _without(OtherSensorEpisodes(replace(draws, seed=13), unseen, NOT_IN_SCENE, STREAM), count)
 
 
 def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
@@ -153,7 +163,7 @@ def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[Seen]:
-    model.blend.set(1.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
+    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
     for batch in batches:
         prior = fit_priors(model, batch)
         trusted, pseudo, _ = run_episodes(model, batch, None, prior)
@@ -162,6 +172,7 @@ def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[See
             prior=model.blend.calibrate(prior.values)[0],
             decoded=trusted[0] / prior.closeness[0],
             cosine=enlarge(pseudo.cosine, trusted)[0],
+            likeness=enlarge(pseudo.likeness, trusted)[0],
             closeness=float(prior.closeness[0]),
             truth=shrink(batch["mask"], trusted).view_as(trusted[0]) > 0.5,
             counted=shrink(batch["counted"], trusted).view_as(trusted[0]) > 0.5,
@@ -216,7 +227,16 @@ def _marked(group: list[tuple[Seen, Tensor]], threshold: float) -> float:
 
 
 def _table(rows: list[dict[str, object]]) -> str:
-    header = ["joined", "weights; offset", "cut at", "mIoU %: generated", "scene within", "scene across", "mean"]
+    header = [
+        "joined",
+        "weights; offset",
+        "cut at",
+        "mIoU %: generated",
+        "scene within",
+        "scene across",
+        "other sensors",
+        "mean",
+    ]
     lines = []
     for row in rows:
         scores, marked = list(row["miou"].values()), list(row["marked_without_class"].values())  # type: ignore[attr-defined]

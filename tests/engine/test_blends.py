@@ -1,4 +1,4 @@
-"""The benchmark of ways to join fitted map, decoder and cosine, on tiny views."""
+"""The benchmark of ways to join fitted map, decoder and prototypes, on tiny views."""
 
 import itertools
 import json
@@ -17,14 +17,14 @@ from refsam_qgis.engine.training.sources import TEST_CLASSES, read_places
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Three scenes of red roofs on grey ground; the unseen one has images without a roof too."""
+    """Three scenes of red buildings on grey ground; the unseen one has images without a building too."""
     folder = tmp_path / "scenes"
     folder.mkdir()
-    (folder / "classes.json").write_text(json.dumps({"0": "background", "1": "roof"}), encoding="utf-8")
+    (folder / "classes.json").write_text(json.dumps({"0": "background", "1": "building"}), encoding="utf-8")
     rng = np.random.default_rng(0)
-    for name, roof in (("east_1", True), ("west_1", True), ("tile7_1", True), ("tile7_2", False)):
+    for name, built in (("east_1", True), ("west_1", True), ("tile7_1", True), ("tile7_2", False)):
         ids = np.zeros((128, 128), np.uint8)
-        ids[30:90, 40:100] = roof
+        ids[30:90, 40:100] = built
         colours = np.where(ids[..., None] == 1, (180, 60, 50), (110, 115, 105)) + rng.normal(0, 8, (128, 128, 3))
         Image.fromarray(colours.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
         Image.fromarray(ids).save(folder / f"{name}_mask.png")
@@ -40,7 +40,7 @@ def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
     rows = json.loads(record.read_text(encoding="utf-8"))
     assert [row["blend"] for row in rows[:: len(blends.THRESHOLDS)]] == list(BLENDS)
     for row in rows:
-        assert list(row["miou"]) == ["generated", "scene within", "scene across"]
+        assert list(row["miou"]) == ["generated", "scene within", "scene across", "other sensors"]
         assert row["marked_without_class"].keys() == row["miou"].keys()
     assert max(row["miou"]["scene within"] for row in rows) > 0.5
     assert "(ships)" in capsys.readouterr().out
@@ -51,15 +51,15 @@ def test_every_set_is_drawn_from_its_own_images(scenes):
     known, unseen = [places["east"], places["west"]], [places["tile7"]]
     drawn = {name: list(episodes) for name, episodes in blends._sets(known, unseen, 2).items()}
     targets = {name: [batch["target"].numpy().tobytes() for batch in episodes] for name, episodes in drawn.items()}
-    assert all(one != other for one, other in itertools.combinations(targets.values(), 2)) and len(targets) == 7
+    assert all(one != other for one, other in itertools.combinations(targets.values(), 2)) and len(targets) == 9
     classes = {name: {batch["classes"][0] for batch in episodes} for name, episodes in drawn.items()}
     assert classes["generated"] <= TEST_CLASSES and not classes["training, generated within"] & TEST_CLASSES
-    assert all(classes[name] == {"roof"} for name in drawn if "real" in name or "scene" in name)
+    assert all(classes[name] == {"building"} for name in drawn if "real" in name or "scene" in name)
 
 
-def seen(prior, truth, closeness=1.0, class_name="roof"):
+def seen(prior, truth, closeness=1.0, class_name="building"):
     prior, truth = torch.tensor(prior), torch.tensor(truth)
-    return Seen(class_name, prior, torch.zeros_like(prior), torch.zeros_like(prior), closeness, truth, truth >= 0)
+    return Seen(class_name, prior, *[torch.zeros_like(prior)] * 3, closeness, truth, truth >= 0)
 
 
 def test_figures_by_hand():

@@ -6,13 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fitted_prior import FittedMap
+from .pseudo_mask import PseudoMask
+
 
 class PriorBlend(nn.Module):
     """What the fitted values mean as logits, and how far to trust SAM's decoder; learnt, and calibrated at last.
 
-    The decoder draws sharp objects where it knows their kind; the fitted map holds on to what the references say. Both
-    mean less the farther a target lies from the references. The prototypes' cosine is coarse, but holds across light
-    and sensors. The weighted sum of the three is the answer.
+    The decoder draws sharp objects where it knows their kind; the fitted map holds on to what the references say; the
+    prototypes' cosine is coarse, but holds across light. All three tell class from background, and mean less the
+    farther a target lies from the references. Whether a place is like the class at all, where neither may be there, is
+    what its likeness to the class prototype says. The weighted sum of the four is the answer.
     """
 
     def __init__(self) -> None:
@@ -22,6 +26,7 @@ class PriorBlend(nn.Module):
         self.decoded_weight = nn.Parameter(torch.tensor(0.5))
         self.prior_weight = nn.Parameter(torch.tensor(0.5))
         self.cosine_weight = nn.Parameter(torch.tensor(0.0))
+        self.likeness_weight = nn.Parameter(torch.tensor(0.0))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
     def calibrate(self, fitted: Tensor) -> Tensor:
@@ -29,32 +34,34 @@ class PriorBlend(nn.Module):
         return self.gain * fitted + self.offset
 
     @torch.no_grad()
-    def set(self, decoded: float, prior: float, cosine: float, shift: float) -> None:
-        """Set what decoder, prior and cosine weigh, and what is added."""
+    def set(self, decoded: float, prior: float, cosine: float, likeness: float, shift: float) -> None:
+        """Set what decoder, prior, cosine and likeness weigh, and what is added."""
         for weight, value in (
             (self.decoded_weight, decoded),
             (self.prior_weight, prior),
             (self.cosine_weight, cosine),
+            (self.likeness_weight, likeness),
             (self.shift, shift),
         ):
             weight.fill_(value)
 
-    def forward(self, decoded: Tensor, prior: Tensor, cosine: Tensor, closeness: Tensor) -> Tensor:
+    def forward(self, decoded: Tensor, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
         """Join what is known of B targets.
 
         Args:
             decoded: The decoder's logits ``(B, 4h, 4w)``.
-            prior: The calibrated fitted map's, of the same shape.
-            cosine: The prototypes' ``(B, h, w)`` (Eq. 3).
-            closeness: ``(B,)`` of the targets to the references.
+            prior: The fitted map of the same shape, its values calibrated.
+            pseudo: What the prototypes say.
 
         Returns:
             ``(B, 4h, 4w)``.
         """
-        trusted = self.decoded_weight * decoded + self.prior_weight * prior
-        return closeness[:, None, None] * trusted + self.cosine_weight * enlarge(cosine, prior) + self.shift
+        contrast = self.decoded_weight * decoded + self.prior_weight * prior.values
+        contrast = contrast + self.cosine_weight * enlarge(pseudo.cosine, decoded)
+        likeness = self.likeness_weight * enlarge(pseudo.likeness, decoded)
+        return prior.closeness[:, None, None] * contrast + likeness + self.shift
 
 
-def enlarge(cosine: Tensor, like: Tensor) -> Tensor:
-    """Scale logits ``(B, h, w)`` up to the size of others."""
-    return F.interpolate(cosine[:, None], size=like.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+def enlarge(coarse: Tensor, like: Tensor) -> Tensor:
+    """Scale a map ``(B, h, w)`` up to the size of another."""
+    return F.interpolate(coarse[:, None], size=like.shape[-2:], mode="bilinear", align_corners=False)[:, 0]

@@ -26,11 +26,13 @@ class PseudoMask:
         logits: ``(B, h, w)``: tau (s_f - s_b), with s_b the mean over the shots of each one's best background cell;
             or the cell averages of a given prior.
         cosine: ``(B, h, w)``: tau (s_f - s_b) in either case.
+        likeness: ``(B, h, w)`` in -1..1: s_f, how like the class a position is, whatever the background.
         assignment: ``(B, h, w)`` index of the prototype that each position belongs to; 0 is the class.
     """
 
     logits: Tensor
     cosine: Tensor
+    likeness: Tensor
     assignment: Tensor
 
     @property
@@ -52,7 +54,8 @@ def compute_pseudo_mask(features: Tensor, prototypes: Prototypes, sharpness: flo
     """
     similarity = _similarity(features, prototypes)
     logits = _contrast(similarity, prototypes, sharpness).view(len(features), *features.shape[-2:])
-    return PseudoMask(logits, logits, _assign(logits, similarity, prototypes))
+    likeness = similarity[:, 0].view_as(logits)
+    return PseudoMask(logits, logits, likeness, _assign(logits, similarity, prototypes))
 
 
 def _contrast(similarity: Tensor, prototypes: Prototypes, sharpness: float) -> Tensor:
@@ -78,7 +81,8 @@ def pool_prior(prior: Tensor, features: Tensor, prototypes: Prototypes, sharpnes
     logits = F.avg_pool2d(prior[:, None], MASK_SCALE)[:, 0]
     similarity = _similarity(features, prototypes)
     cosine = _contrast(similarity, prototypes, sharpness).view_as(logits)
-    return PseudoMask(logits, cosine, _assign(logits, similarity, prototypes))
+    likeness = similarity[:, 0].view_as(logits)
+    return PseudoMask(logits, cosine, likeness, _assign(logits, similarity, prototypes))
 
 
 def _similarity(features: Tensor, prototypes: Prototypes) -> Tensor:

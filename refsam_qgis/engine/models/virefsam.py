@@ -136,7 +136,7 @@ class ViRefSAM(nn.Module):
             origin: Row and column, in tokens, of a training window inside the full frame.
             prior: A class map ``(B, 4h, 4w)`` fitted to the references. It stands in the place of the prototypes'
                 cosine (Eq. 3): its cell averages are the pseudo-mask, and it is itself the mask prompt; and it is
-                blended with what SAM's decoder draws, and with the cosine.
+                blended with what SAM's decoder draws and what the prototypes say.
 
         Returns:
             Logits ``(B, 4h, 4w)``, the pseudo-mask, and the object-aware embeddings ``(B, N_q, 256)``, of
@@ -157,7 +157,7 @@ class ViRefSAM(nn.Module):
         decoded, _ = decode(self.sam, adapted, position, torch.cat([sparse, embeddings], dim=1), dense)
         logits = decoded[:, 0]
         if prior is not None:
-            logits = self.blend(logits, prior.values, pseudo.cosine, prior.closeness)
+            logits = self.blend(logits, prior, pseudo)
         return logits, pseudo, embeddings
 
     def _adapt(

@@ -1,4 +1,4 @@
-"""Stage 3: what decoder, fitted prior and cosine each weigh in the answer, so that its probabilities are honest."""
+"""Stage 3: what decoder, fitted prior and prototypes each weigh in the answer, so that its probabilities are honest."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..models.blend import enlarge
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
+from .other_sensors import OtherSensorEpisodes
 from .sources import Place
 from .trainer import fit_priors, run_episodes
 from .validation import EpisodeList
@@ -30,7 +31,7 @@ PENALTY = 1e-3
 
 
 def calibration_episodes(
-    places: Sequence[Place], count: int, window: int, real_share: float, seed: int
+    places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
 ) -> ConcatDataset[dict[str, Any]]:
     """Draw plain episodes, marked in full, in their own colours: half of them within a place, half across two.
 
@@ -40,20 +41,23 @@ def calibration_episodes(
         window: Side of the views in input pixels.
         real_share: Share of the episodes in real places.
         seed: Of every draw.
+        other_sensors: Further episodes whose references and target are of different sensors, where there are places.
     """
     within = EpisodeConfig(
         steps=count - count // 2, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
         without_focus_share=0.15, partial_share=0.0, scribble_share=0.0, recolour=0.0, seed=seed,
     )  # fmt: skip
     across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
-    return ConcatDataset(
-        [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
-    )
+    drawn = [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
+    if places and other_sensors:
+        apart = replace(within, steps=other_sensors, without_focus_share=0.5, seed=seed + 2)
+        drawn.append(OtherSensorEpisodes(apart, places, stream=STREAM))
+    return ConcatDataset(drawn)
 
 
 @torch.no_grad()
 def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] = lambda: None, seed: int = 0) -> None:
-    """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with three values for one).
+    """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with several values for one).
 
     Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given
     a probability p about p are of the class.
@@ -65,7 +69,7 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         seed: Of the choice of pixels.
     """
     model.eval()
-    model.blend.set(1.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
+    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
     generator = torch.Generator().manual_seed(seed)
     values, truth = [], []
     for index in range(len(episodes)):
@@ -73,8 +77,10 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         batch = to_device(episodes[index], model.device)
         prior = fit_priors(model, batch)
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
-        trusted = prior.closeness[:, None, None] * model.blend.calibrate(prior.values)
-        seen = torch.stack([decoded, trusted, enlarge(pseudo.cosine, decoded)], dim=-1).cpu().double().flatten(0, 2)
+        closeness = prior.closeness[:, None, None]
+        trusted = closeness * model.blend.calibrate(prior.values), closeness * enlarge(pseudo.cosine, decoded)
+        terms = torch.stack([decoded, *trusted, enlarge(pseudo.likeness, decoded)], dim=-1)
+        seen = terms.cpu().double().flatten(0, 2)
         target = shrink(batch["mask"], decoded)
         chosen = draw_pixels(shrink(batch["counted"], decoded) > 0.5, generator)
         values.append(seen[chosen])

@@ -103,7 +103,7 @@ class Episodes(Dataset[dict[str, Any]]):
     def _episode(self, rng: np.random.Generator, index: int, slot: int, shots: int) -> dict[str, Any]:
         config = self._config
         for _ in range(MOST_DRAWS):
-            place, other, wanted = self._places(rng, index, slot)
+            place, other, wanted = self.places(rng, index, slot)
             native = round(config.window * 2.0 ** -rng.uniform(0, 2))
             references = [self._reference(other, wanted, native, rng) for _ in range(shots)]
             found = [reference for reference in references if reference is not None]
@@ -124,8 +124,8 @@ class Episodes(Dataset[dict[str, Any]]):
             "class": wanted,
         }
 
-    def _places(self, rng: np.random.Generator, index: int, slot: int) -> tuple[Place, Place, str]:
-        """Where the target and the references are drawn, and the class."""
+    def places(self, rng: np.random.Generator, index: int, slot: int) -> tuple[Place, Place, str]:
+        """Where the target and the references of an episode of a batch are drawn, and the class."""
         config = self._config
         if self._real and rng.random() < config.real_share:
             return self._real_places(rng, index * config.batch + slot)

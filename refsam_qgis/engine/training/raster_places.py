@@ -19,6 +19,7 @@ from ..events import Reporter, check_cancelled
 from ..image_folder import IGNORE_ID, MIN_PIXELS
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.source import RasterSource
+from .sources import NOWHERE
 from .views import LabelledImage
 
 FEWEST_RASTERS = 4
@@ -122,7 +123,7 @@ class RasterPlace:
 
     def class_id(self, name: str) -> int:
         """Value in the class maps."""
-        return self._ids[name]
+        return self._ids.get(name, NOWHERE)
 
     def draw(self, rng: np.random.Generator, side: int, focus: str | None) -> LabelledImage:
         """Cut a square of `side` pixels or what fits, around a point of an object of the focus class if there is one.

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..image_folder import IGNORE_ID, ImageFolder, Sample, scan_folder
-from .scenes import CLASSES, SceneStyle, render_scene, sample_style
+from .scenes import CLASS_ID, CLASSES, SceneStyle, render_scene, sample_style
 from .views import LabelledImage
 
 TEST_CLASSES = frozenset({"plane", "storage_tank", "swimming_pool", "sports_court"})
 """Generated classes that no training label ever names; they are kept to test with."""
 STYLE_CLASSES = frozenset({"novel_object", "novel_ground"})
 """Classes that mean something only within one style."""
+
+
+NOWHERE = -1
+"""Id of a class that a place does not know; no pixel has it."""
 
 
 class Place(Protocol):
@@ -32,7 +36,7 @@ class Place(Protocol):
         """Cut or render a square of `side` pixels, if possible with the class `focus` in it."""
 
     def class_id(self, name: str) -> int:
-        """Id of a class in the class maps that `draw` returns."""
+        """Id of a class in the class maps that `draw` returns; `NOWHERE` where the place does not know it."""
 
 
 class GeneratedPlace:
@@ -54,7 +58,7 @@ class GeneratedPlace:
 
     def class_id(self, name: str) -> int:
         """Index in the generator's class list."""
-        return CLASSES.index(name)
+        return CLASS_ID.get(name, NOWHERE)
 
 
 def generated_place(rng: np.random.Generator, name: str, classes: Sequence[str]) -> GeneratedPlace:
@@ -106,7 +110,7 @@ class FolderPlace:
 
     def class_id(self, name: str) -> int:
         """Value in the masks."""
-        return self._ids[name]
+        return self._ids.get(name, NOWHERE)
 
     @staticmethod
     def _corner(mask: NDArray[np.uint8], wanted: int, side: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from refsam_qgis.engine.models.blend import PriorBlend
+from refsam_qgis.engine.models.fitted_prior import FittedMap
+from refsam_qgis.engine.models.pseudo_mask import PseudoMask
 
 
 def numbers(seed, *shape):
@@ -14,6 +16,7 @@ WEIGHTS = {
     "decoded_weight": 0.7,
     "prior_weight": 0.2,
     "cosine_weight": 0.5,
+    "likeness_weight": 0.3,
     "shift": 0.1,
 }
 CLOSE = torch.tensor([1.0, 0.25, 1.5], dtype=torch.float64)
@@ -26,32 +29,36 @@ def blend_of():
     return blend
 
 
-def coarse(seed, count):
-    """Cosines that are the same everywhere, so that their enlarging is known; and as they are then."""
-    values = numbers(seed, count, 1, 1)
-    return values.expand(-1, 2, 2), values
+def everywhere(seed, count):
+    """Cosine and likeness that are the same at all positions, so that their enlarging is known; and what they are."""
+    cosine, likeness = numbers(seed, 2, count, 1, 1)
+    nowhere = torch.zeros(count, 2, 2)
+    return PseudoMask(nowhere, cosine.expand(-1, 2, 2), likeness.expand(-1, 2, 2), nowhere), cosine, likeness
 
 
 def test_it_is_a_weighted_sum():
     blend, decoded, fitted = blend_of(), numbers(0, 3, 8, 8), numbers(1, 3, 8, 8)
     prior = blend.calibrate(fitted)
     torch.testing.assert_close(prior, 1.3 * fitted - 0.4)
-    cosine, everywhere = coarse(2, 3)
-    expected = CLOSE[:, None, None] * (0.7 * decoded + 0.2 * (1.3 * fitted - 0.4)) + 0.5 * everywhere + 0.1
-    torch.testing.assert_close(blend(decoded, prior, cosine, CLOSE), expected)
+    pseudo, cosine, likeness = everywhere(2, 3)
+    contrast = 0.7 * decoded + 0.2 * (1.3 * fitted - 0.4) + 0.5 * cosine
+    expected = CLOSE[:, None, None] * contrast + 0.3 * likeness + 0.1
+    torch.testing.assert_close(blend(decoded, FittedMap(prior, CLOSE), pseudo), expected)
 
 
 def test_setting_it_leaves_what_the_fitted_values_mean():
     blend = blend_of()
-    blend.set(2.0, 3.0, 4.0, 5.0)
-    expected = {**WEIGHTS, "decoded_weight": 2, "prior_weight": 3, "cosine_weight": 4, "shift": 5}
-    assert {name: float(value) for name, value in blend.state_dict().items()} == pytest.approx(expected)
+    blend.set(2.0, 3.0, 4.0, 5.0, 6.0)
+    weights = {"decoded_weight": 2, "prior_weight": 3, "cosine_weight": 4, "likeness_weight": 5, "shift": 6}
+    found = {name: float(value) for name, value in blend.state_dict().items()}
+    assert found == pytest.approx({**WEIGHTS, **weights})
 
 
 def test_untrained_it_is_the_mean_of_both():
     decoded, fitted = numbers(0, 2, 8, 8).float(), numbers(1, 2, 8, 8).float()
     blend = PriorBlend()
-    found = blend(decoded, blend.calibrate(fitted), torch.full((2, 2, 2), 7.0), torch.ones(2))
+    pseudo = PseudoMask(*[torch.full((2, 2, 2), 7.0)] * 4)
+    found = blend(decoded, FittedMap(blend.calibrate(fitted), torch.ones(2)), pseudo)
     torch.testing.assert_close(found, (decoded + fitted) / 2)
     assert {name: value.numel() for name, value in blend.named_parameters()} == dict.fromkeys(WEIGHTS, 1)
 
@@ -59,15 +66,16 @@ def test_untrained_it_is_the_mean_of_both():
 def test_gradients_equal_those_by_hand():
     blend, decoded, fitted, slope = blend_of(), numbers(0, 3, 4, 4), numbers(1, 3, 4, 4), numbers(2, 3, 4, 4)
     decoded.requires_grad_()
-    cosine, everywhere = coarse(3, 3)
-    (blend(decoded, blend.calibrate(fitted), cosine, CLOSE) * slope).sum().backward()
+    pseudo, cosine, likeness = everywhere(3, 3)
+    (blend(decoded, FittedMap(blend.calibrate(fitted), CLOSE), pseudo) * slope).sum().backward()
     trusted = CLOSE[:, None, None] * slope
     expected = {
         "gain": 0.2 * (trusted * fitted).sum(),
         "offset": 0.2 * trusted.sum(),
         "decoded_weight": (trusted * decoded).sum(),
         "prior_weight": (trusted * (1.3 * fitted - 0.4)).sum(),
-        "cosine_weight": (slope * everywhere).sum(),
+        "cosine_weight": (trusted * cosine).sum(),
+        "likeness_weight": (slope * likeness).sum(),
         "shift": slope.sum(),
     }
     for name, weight in blend.named_parameters():

@@ -85,16 +85,26 @@ def test_a_fitted_prior_takes_the_place_of_the_cosine(model, batch):
 
 
 @torch.no_grad()
-def test_prior_and_decoder_count_as_far_as_the_target_is_close(model, batch):
+def test_what_tells_class_from_background_counts_as_far_as_the_target_is_close(model, batch):
     prior = fit_priors(model, batch)
-    model.blend.set(0.0, 1.0, 0.0, 0.0)
-    near = run_episodes(model, batch, None, prior)[0]
-    far = run_episodes(model, batch, None, FittedMap(prior.values, prior.closeness / 4))[0]
-    torch.testing.assert_close(far, near / 4)
-    torch.testing.assert_close(near, prior.closeness[:, None, None] * prior.values)
-    model.blend.set(0.0, 0.0, 1.0, 0.0)
-    cosine, pseudo, _ = run_episodes(model, batch, None, prior)
-    torch.testing.assert_close(cosine[:, ::2, ::2].mean((1, 2)), pseudo.cosine.mean((1, 2)), atol=0.3, rtol=0)
+    distant = FittedMap(prior.values, prior.closeness / 4)
+    for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
+        model.blend.set(*weights, 0.0, 0.0)
+        near, far = (run_episodes(model, batch, None, given)[0] for given in (prior, distant))
+        assert near.abs().max() > 0.1
+        torch.testing.assert_close(far, near / 4)
+    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0)
+    found = run_episodes(model, batch, None, prior)[0]
+    torch.testing.assert_close(found, prior.closeness[:, None, None] * prior.values)
+
+
+@torch.no_grad()
+def test_likeness_counts_however_far_the_target_is(model, batch):
+    prior = fit_priors(model, batch)
+    model.blend.set(0.0, 0.0, 0.0, 1.0, 0.0)
+    answer, pseudo, _ = run_episodes(model, batch, None, FittedMap(prior.values, 0 * prior.closeness))
+    torch.testing.assert_close(answer.mean((1, 2)), pseudo.likeness.mean((1, 2)), atol=0.02, rtol=0)
+    assert pseudo.likeness.abs().max() <= 1 + 1e-5
 
 
 @pytest.mark.parametrize(("share", "learns"), [(1.0, True), (0.0, False)])
@@ -118,7 +128,7 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
 def test_the_share_of_batches_is_as_configured(model, batch, share, monkeypatch):
     asked = []
 
-    nowhere = PseudoMask(*[torch.zeros(2, 8, 8)] * 3)
+    nowhere = PseudoMask(*[torch.zeros(2, 8, 8)] * 4)
 
     def note(model, batch, generator, prior):
         asked.append(prior is not None)
@@ -142,7 +152,7 @@ def test_validation_measures_the_method_that_it_is_asked_for(model, batch, fitte
 
     def say(model, batch, generator, prior):
         logits = truth if (prior is not None) == fitted else -truth
-        return logits, PseudoMask(logits, logits, logits), None
+        return logits, PseudoMask(logits, logits, logits, logits), None
 
     monkeypatch.setattr(validation, "run_episodes", say)
     ((full, pseudo),) = class_ious(model, [single], fitted=fitted).values()

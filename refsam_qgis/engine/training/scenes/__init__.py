@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .classes import CLASSES
+from .classes import CLASS_ID, CLASSES
 from .render import Scene, render_scene
 from .style import SceneStyle, sample_style
 
-__all__ = ["CLASSES", "Scene", "SceneStyle", "render_scene", "sample_style"]
+__all__ = ["CLASSES", "CLASS_ID", "Scene", "SceneStyle", "render_scene", "sample_style"]

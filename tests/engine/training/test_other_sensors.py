@@ -1,0 +1,78 @@
+"""Episodes whose references and target are of different sensors."""
+
+import numpy as np
+import pytest
+
+from refsam_qgis.engine.training.calibrate import calibration_episodes
+from refsam_qgis.engine.training.episodes import EpisodeConfig
+from refsam_qgis.engine.training.other_sensors import STYLED, OtherSensorEpisodes
+from refsam_qgis.engine.training.sources import NOWHERE
+from refsam_qgis.engine.training.views import LabelledImage
+
+CONFIG = EpisodeConfig(
+    steps=24, batch=1, window=128, shots=(1,), without_focus_share=0.5, partial_share=0.0, scribble_share=0.0,
+    recolour=0.0, seed=4,
+)  # fmt: skip
+BLUE = (20, 30, 220)
+
+
+class BluePlace:
+    """A place like no generated one: all is blue, and one half of it is `names[0]`."""
+
+    def __init__(self, *names):
+        self._names = names
+
+    def class_names(self):
+        return self._names
+
+    def class_id(self, name):
+        return self._names.index(name) + 1 if name in self._names else NOWHERE
+
+    def draw(self, rng, side, focus):
+        classes = np.zeros((side, side), np.uint8)
+        classes[: side // 2] = 1
+        image = np.full((side, side, 3), BLUE, np.uint8)
+        return LabelledImage(image, classes, classes.astype(np.uint16), 255, "blue")
+
+
+def is_blue(view):
+    return (view.permute(1, 2, 0).numpy() == BLUE).all()
+
+
+def drawn(*names, **options):
+    return [OtherSensorEpisodes(CONFIG, [BluePlace(*names)], **options)[i] for i in range(CONFIG.steps)]
+
+
+def test_references_and_target_are_never_of_one_sensor():
+    batches = drawn("water", "carport")
+    of_real = [is_blue(batch["references"][0, 0]) for batch in batches]
+    assert of_real == [not is_blue(batch["target"][0]) for batch in batches] and set(of_real) == {True, False}
+
+
+def test_only_classes_are_asked_for_that_the_target_labels_or_cannot_hold():
+    for batch in drawn("water", "carport"):
+        name, mask = batch["classes"][0], batch["mask"][0]
+        if is_blue(batch["target"][0]):
+            # Water is half of the place, whatever it looks like; a generated style's own object is nowhere in it.
+            assert name in {"water", *STYLED}
+            assert float(mask.float().mean()) == pytest.approx(0.5 if name == "water" else 0.0, abs=0.02)
+        else:
+            assert name == "water"
+    assert {batch["classes"][0] for batch in drawn("water", "carport")} == {"water", *STYLED}
+
+
+def test_without_a_common_name_only_real_places_are_targets():
+    batches = drawn("carport")
+    assert all(is_blue(batch["target"][0]) and not batch["mask"].any() for batch in batches)
+
+
+def test_others_that_are_not_there_can_be_named():
+    assert {batch["classes"][0] for batch in drawn("carport", alone=("plane",))} == {"plane"}
+
+
+@pytest.mark.parametrize(("places", "count"), [([BluePlace("water")], 9), ([], 6)])
+def test_the_calibration_takes_some_where_there_are_real_places(places, count):
+    episodes = calibration_episodes(places, 6, 128, 0.5, 0, other_sensors=3)
+    assert len(episodes) == count
+    if places:
+        assert all(is_blue(episodes[i]["target"][0]) != is_blue(episodes[i]["references"][0, 0]) for i in range(6, 9))
