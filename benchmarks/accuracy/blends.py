@@ -25,8 +25,8 @@ from refsam_qgis.engine.models.blend import enlarge
 from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
-from refsam_qgis.engine.training.calibrate import draw_pixels, fit_logistic, shrink
-from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
+from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, shrink
+from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
@@ -42,10 +42,7 @@ NOT_IN_SCENE = ("plane", "storage_tank")
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 MOST_DRAWS = 400
 """Episodes that may hold the class before the search for targets without it is given up."""
-DRAWS = EpisodeConfig(
-    batch=1, window=512, shots=(1,), real_share=0.0, other_place_share=0.0, without_focus_share=0.15,
-    partial_share=0.0, scribble_share=0.0, recolour=0.0,
-)  # fmt: skip
+DRAWS = replace(PLAIN, window=512, real_share=0.0)
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ class SegmentEverything(RefSAMAlgorithm):
             "that the model itself is sure of. Nothing has to be marked, and the outlines have no class.\n\n"
             "Outlines may lie in one another, such as a car on a car park. What two overlapping tiles both show comes "
             "out once. More points find smaller objects and take longer: try a small extent first.\n\n"
-            "Choose one of SAM's published checkpoints: the bundled 'compact' model was made for references and hardly "
-            "answers points.\n\n"
+            "Choose one of SAM's published checkpoints: the bundled 'compact' model was made for references and "
+            "answers points only roughly.\n\n"
             "The computation runs in RefSAM's own Python environment on this machine; nothing leaves it."
         )
 

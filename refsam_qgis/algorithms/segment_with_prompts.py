@@ -63,8 +63,8 @@ class SegmentWithPrompts(RefSAMAlgorithm):
             "Without an object field each box is an object, together with the points in it, and each other point is "
             "an object of its own. With one, all points and boxes with the same value are prompts for one object: "
             "several points on it, points beside it to cut off what does not belong to it, a box around it.\n\n"
-            "Choose one of SAM's published checkpoints: the bundled 'compact' model was made for references and hardly "
-            "answers points and boxes.\n\n"
+            "Choose one of SAM's published checkpoints: the bundled 'compact' model was made for references and "
+            "answers points and boxes only roughly.\n\n"
             "The layers may be in any CRS. The computation runs in RefSAM's own Python environment on this machine; "
             "nothing leaves it."
         )

@@ -24,6 +24,11 @@ STREAM = 5
 """Draws of the calibration episodes are apart from those of training, development and validation."""
 PIXELS = 2000
 """Pixels of an episode that take part."""
+PLAIN = EpisodeConfig(
+    batch=1, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.0, scribble_share=0.0,
+    recolour=0.0,
+)  # fmt: skip
+"""One reference, marked in full, in its own colours."""
 ROUNDS = 20
 """Newton's steps at most."""
 PENALTY = 1e-3
@@ -33,7 +38,7 @@ PENALTY = 1e-3
 def calibration_episodes(
     places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
 ) -> ConcatDataset[dict[str, Any]]:
-    """Draw plain episodes, marked in full, in their own colours: half of them within a place, half across two.
+    """Draw plain episodes, half of them within a place, half across two.
 
     Args:
         places: Real places; generated ones are drawn besides.
@@ -43,10 +48,7 @@ def calibration_episodes(
         seed: Of every draw.
         other_sensors: Further episodes whose references and target are of different sensors, where there are places.
     """
-    within = EpisodeConfig(
-        steps=count - count // 2, batch=1, window=window, shots=(1,), real_share=real_share, other_place_share=0.0,
-        without_focus_share=0.15, partial_share=0.0, scribble_share=0.0, recolour=0.0, seed=seed,
-    )  # fmt: skip
+    within = replace(PLAIN, steps=count - count // 2, window=window, real_share=real_share, seed=seed)
     across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
     drawn = [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
     if places and other_sensors:

@@ -32,16 +32,14 @@ class OtherSensorEpisodes(Episodes):
             stream: As in `Episodes`.
         """
         super().__init__(config, real, stream=stream)
-        self._places = list(real)
         self._alone = list(alone)
-        self._batch = config.batch
 
     def places(self, rng: np.random.Generator, index: int, slot: int) -> tuple[Place, Place, str]:
         """As in `Episodes`."""
-        real = self._places[int(rng.integers(len(self._places)))]
+        real = self._real[int(rng.integers(len(self._real)))]
         generated = generated_place(rng, f"generated/{index}/{slot}", CLASSES[1:])
         known = [name for name in real.class_names() if name in CLASSES]
-        if known and (index * self._batch + slot) % 2:
+        if known and (index * self._config.batch + slot) % 2:
             return generated, real, known[int(rng.integers(len(known)))]
         asked = [*self._alone, *known]
         return real, generated, asked[int(rng.integers(len(asked)))]
