@@ -16,7 +16,6 @@ from .encodings import EncodingCache, PortableEncodings
 from .journal import Journal
 from .models.batches import MOST_TILES, Batches
 from .models.segmenter import ReferenceSegmenter
-from .models.side_by_side import side_by_side
 from .rasters.grid import Tile
 from .session import Described
 
@@ -119,7 +118,7 @@ class TileAnswers:
             model = described.model
             images, valid = ([getattr(read, name) for read in fresh] for name in ("rgb", "valid"))
             encoding = model.encode(_stacked(images, model), _stacked(valid, model))
-            logits = _segmented(described, encoding)
+            logits = torch.stack([model.segment(encoding, one) for one in described.classes], dim=1).numpy()
             for index, read in enumerate(fresh):
                 answers[id(read)] = TileAnswer(logits[index])
                 if isinstance(model, PortableEncodings):
@@ -136,15 +135,8 @@ class TileAnswers:
         except ValueError:
             self._encodings.drop(read.tile)
             return None
-        return TileAnswer(_segmented(described, encoding)[0], encoding_reused=True)
-
-
-def _segmented(described: Described, encoding: Any) -> NDArray[np.float32]:
-    """Logits ``(B, C, h, w)`` of all classes."""
-    model = described.model
-    answers = side_by_side(partial(model.segment, encoding), described.classes, model.device)
-    logits: NDArray[np.float32] = torch.stack(answers, dim=1).numpy()
-    return logits
+        logits = torch.cat([model.segment(encoding, one) for one in described.classes]).numpy()
+        return TileAnswer(logits, encoding_reused=True)
 
 
 def _stacked(arrays: Sequence[NDArray[Any]], model: ReferenceSegmenter) -> Tensor:
