@@ -1,4 +1,4 @@
-"""Episodes whose references and target are of different sensors: what a class looks like where nobody showed it."""
+"""Episodes whose references and target are of different sensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .scenes import CLASSES
 from .sources import STYLE_CLASSES, Place, generated_place
 
 STYLED = tuple(sorted(STYLE_CLASSES))
+"""Generated classes that no real image can hold, in an order that draws can be repeated in."""
 
 
 class OtherSensorEpisodes(Episodes):

@@ -1,18 +1,16 @@
 """Episodes whose references and target are of different sensors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from refsam_qgis.engine.training.calibrate import calibration_episodes
-from refsam_qgis.engine.training.episodes import EpisodeConfig
+from refsam_qgis.engine.training.calibrate import PLAIN, calibration_episodes
 from refsam_qgis.engine.training.other_sensors import STYLED, OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import NOWHERE
 from refsam_qgis.engine.training.views import LabelledImage
 
-CONFIG = EpisodeConfig(
-    steps=24, batch=1, window=128, shots=(1,), without_focus_share=0.5, partial_share=0.0, scribble_share=0.0,
-    recolour=0.0, seed=4,
-)  # fmt: skip
+CONFIG = replace(PLAIN, steps=24, window=128, without_focus_share=0.5, seed=4)
 BLUE = (20, 30, 220)
 
 
