@@ -2,7 +2,8 @@
 
 A prototype keeps one mean of all that a reference says. Here every marked pixel has its say: kernel ridge regression of
 class against background over pixel features, with the kernel written as random Fourier features (Rahimi and Recht 2007)
-so that fitting is one small linear system and asking is one matrix product.
+so that fitting is a small linear system and asking is one matrix product. Two fits share the say: one to as much of the
+class as of background marks too much, one to the frequencies of the references is too cautious where the class is rare.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
 LOOKED_AT = 4
 """Every so many features along both axes tell how close a target is to the references."""
+RAREST = 0.01
+"""Least share of the class, and of background, that a fit reckons with."""
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
 
@@ -112,11 +115,15 @@ class FittedPrior:
         waves = self._waves((flat[chosen] - mean) / deviation)
         of_class, of_rest = (inside * chosen_inside)[chosen], (rest * chosen_rest)[chosen]
         doubt = (doubtful > 0)[chosen]
-        weights = self._solve(waves, of_class, of_rest)
+        background = of_rest
         for _ in range(self.rules.rounds - 1 if bool(doubt.any()) else 0):
-            values = waves @ weights
-            of_rest = torch.where(doubt & (values > 0), 0.0, of_rest)
-            weights = self._solve(waves, of_class, of_rest)
+            like_class = doubt & (waves @ self._solve(waves, of_class, background, 0.5) > 0)
+            background = torch.where(like_class, 0.0, of_rest)
+        # What looks like the class where nobody looked is of the class when it comes to how frequent that is.
+        taken = 1 - background.sum() / of_rest.sum().clamp_min(1e-6)
+        frequency = float((inside.sum() + rest.sum() * taken) / (inside.sum() + rest.sum()))
+        shares = (0.5, min(max(frequency, RAREST), 1 - RAREST))
+        weights = torch.stack([self._solve(waves, of_class, background, share) for share in shares]).mean(0)
         return FittedHead(mean, deviation, weights)
 
     def map(self, features: Tensor, head: FittedHead, inside: Tensor | None = None) -> FittedMap:
@@ -161,10 +168,10 @@ class FittedPrior:
         """Waves of height one: ``(n, FEATURES)`` -> ``(n, waves)``."""
         return torch.addmm(self._phases, standard, self._frequencies).cos_()
 
-    def _solve(self, waves: Tensor, of_class: Tensor, of_rest: Tensor) -> Tensor:
-        """Ridge regression to +1 on the class and -1 on the rest, both of equal weight in all."""
-        positive = of_class / (2 * of_class.sum().clamp_min(1e-6))
-        negative = of_rest / (2 * of_rest.sum().clamp_min(1e-6))
+    def _solve(self, waves: Tensor, of_class: Tensor, of_rest: Tensor, share: float) -> Tensor:
+        """Ridge regression to +1 on the class and -1 on the rest, the class having a share of the weight."""
+        positive = of_class * (share / of_class.sum().clamp_min(1e-6))
+        negative = of_rest * ((1 - share) / of_rest.sum().clamp_min(1e-6))
         penalty = torch.full((waves.shape[1],), self.rules.ridge, device=waves.device)
         penalty[-1] *= 1e-2  # the offset is hardly held back
         gram = (waves * (positive + negative)[:, None]).T @ waves + torch.diag(penalty)

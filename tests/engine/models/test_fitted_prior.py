@@ -75,18 +75,25 @@ def expected_logits(prior, features, masks, target):
     def least(share):
         return share * (share >= 0.3)
 
-    def solve(positive, negative):
-        weights = np.concatenate([positive / positive.sum() / 2, negative / negative.sum() / 2])
+    def solve(positive, negative, share=0.5):
+        weights = np.concatenate(
+            [share * positive / positive.sum(), (1 - share) * negative / max(negative.sum(), 1e-6)]
+        )
         ridge = Ridge(alpha=rules.ridge, fit_intercept=False, solver="cholesky")
         return ridge.fit(np.vstack([rows, rows]), np.repeat([1.0, -1.0], len(rows)), weights)
 
     rows = expand(flat)
-    positive, negative = least(inside), least(outside + doubtful)
-    ridge = solve(positive, negative)
+    positive, rest = least(inside), least(outside + doubtful)
+    taken = np.zeros_like(rest)
     if doubtful.any():
-        ridge = solve(positive, np.where((ridge.predict(rows) > 0) & (doubtful > 0), 0, negative))
+        taken = np.where((solve(positive, rest).predict(rows) > 0) & (doubtful > 0), rest, 0)
+    marked, all_rest = inside.sum(), (outside + doubtful).sum()
+    frequency = (marked + all_rest * taken.sum() / rest.sum()) / (marked + all_rest)
+    assert 0.01 < frequency < 0.2
+    fits = [solve(positive, rest - taken, share) for share in (0.5, frequency)]
     asked = target.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
-    return GAIN * ridge.predict(expand(asked)).reshape(len(target), *target.shape[-2:])
+    mean_of_both = np.mean([ridge.predict(expand(asked)) for ridge in fits], axis=0)
+    return GAIN * mean_of_both.reshape(len(target), *target.shape[-2:])
 
 
 @pytest.mark.parametrize("others", [None, BACKGROUND, UNMARKED])
@@ -179,12 +186,14 @@ def test_every_dot_of_a_tiny_mark_counts():
         assert chosen[0].nonzero()[:, 0].tolist() == expected
 
 
-def test_class_and_rest_have_equal_weight_however_large(prior):
-    """With a stronger penalty than any difference could pay for, the offset is left: balanced, it is zero."""
-    blunt = FittedPrior(CPU, replace(prior.rules, ridge=1e6))
-    features = pixel_features(painted((ONE, ROOF)))
-    for place in (ONE, (slice(0, 8), slice(0, 8)), (slice(0, 250), slice(0, 250))):
-        assert blunt.fit(features, mask_of(place)).weights[-1].abs() < 1e-6
+@pytest.mark.parametrize("place", [ONE, (slice(0, 8), slice(0, 8)), (slice(0, 250), slice(0, 250))])
+def test_one_fit_is_balanced_the_other_has_the_frequencies_of_the_references(place):
+    """With a penalty above all that a difference could pay for, the offset is left: 0 balanced, else 2 share - 1."""
+    mask = mask_of(place)
+    share = float((mask == FOREGROUND).float().mean())
+    blunt = FittedPrior(CPU, FitRules(ridge=1e6)).fit(pixel_features(painted((ONE, ROOF))), mask)
+    expected = (0 + 2 * max(share, fitted_prior.RAREST) - 1) / 2
+    assert float(blunt.weights[-1]) * 1e4 == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("rest", [BACKGROUND, UNMARKED, IGNORE])
