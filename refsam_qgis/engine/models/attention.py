@@ -71,9 +71,10 @@ def _mix(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         down, across = _relative(attention.rel_pos_h, rows, query), _relative(attention.rel_pos_w, columns, query)
         vertical = torch.einsum("bnhwc,hkc->bnhwk", query, down).contiguous()
         horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, across).contiguous()
-    plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_grad_enabled()
-    if vertical is None or horizontal is None or not plain:
+    if vertical is None or horizontal is None or query.device.type != "cpu" or torch.is_grad_enabled():
         return _fused(query, key, value, vertical, horizontal)
+    if query.dtype == torch.bfloat16:
+        return _as_channels(query, key, value, vertical, horizontal)
     return _in_cache(*(tensor.flatten(0, 1) for tensor in (query, key, value, vertical, horizontal))).view_as(query)
 
 
@@ -114,6 +115,24 @@ def _in_cache(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, horiz
             torch.softmax(scores, dim=-1, out=scores)
             torch.bmm(scores, value[group], out=mixed[group, some])
     return mixed
+
+
+def _as_channels(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+    """Inference in bfloat16 on a CPU: the bias as further channels of queries and keys; arguments as in `_mix`.
+
+    What a query adds to the keys of a row, and of a column, is its product with which row and column a key is in. CPUs
+    that multiply bfloat16 do that sooner than they set up a bias of as many values as there are scores.
+    """
+    rows, columns, width = query.shape[2:]
+    index = torch.arange(rows * columns, device=key.device)
+    place = key.new_zeros(rows * columns, rows + columns)
+    # Scores are divided by this, which the bias has to come through unchanged.
+    place[index, index // columns] = place[index, rows + index % columns] = width**0.5
+    queries = torch.cat([query, vertical, horizontal], dim=-1).flatten(2, 3)
+    keys = torch.cat([key, place.expand(*key.shape[:2], -1, -1)], dim=-1)
+    values = F.pad(value, (0, rows + columns))  # fused attention wants as many channels of all three
+    mixed = F.scaled_dot_product_attention(queries, keys, values, scale=width**-0.5)
+    return mixed[..., :width].reshape(query.shape)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor | None, horizontal: Tensor | None) -> Tensor:

@@ -109,3 +109,18 @@ def test_no_attention_map_is_whole_and_no_padding_is_projected(monkeypatch):
     tokens, heads = 20 * 20, 2
     assert noted.elements < heads * tokens**2 / 4
     assert noted.rows == {tokens}  # segment_anything projects the 28 * 28 of the padded windows
+
+
+def test_a_bias_of_further_channels_is_the_bias():
+    """What processors with bfloat16 are given, in single precision, on a grid that is not square."""
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn(*shape):
+        return 3 * torch.randn(2, 3, *shape, generator=draws)
+
+    query, key, value, vertical, horizontal = drawn(4, 6, 8), drawn(24, 8), drawn(24, 8), drawn(4, 6, 4), drawn(4, 6, 6)
+    expected = attention_module._fused(query, key, value, vertical, horizontal)
+    assert not torch.allclose(attention_module._fused(query, key, value, vertical, horizontal * 0), expected, atol=0.1)
+    torch.testing.assert_close(
+        attention_module._as_channels(query, key, value, vertical, horizontal), expected, atol=1e-5, rtol=1e-5
+    )
