@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .channels_last import normalise_channels, split_cells
+
 
 def dense_position(sam: Any, size: tuple[int, int], origin: tuple[int, int]) -> Tensor:
     """SAM's positional encoding of a window of the grid.
@@ -26,7 +28,12 @@ def dense_position(sam: Any, size: tuple[int, int], origin: tuple[int, int]) -> 
 
 
 def decode_all(
-    sam: Any, embedding: Tensor, dense_position: Tensor, sparse: Tensor, dense: Tensor
+    sam: Any,
+    embedding: Tensor,
+    dense_position: Tensor,
+    sparse: Tensor,
+    dense: Tensor,
+    wanted: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Decode image i with prompt set i: the single mask and the three alternatives.
 
@@ -39,25 +46,44 @@ def decode_all(
         dense_position: ``(1, 256, h, w)`` positional encoding of the grid.
         sparse: ``(B, N, 256)`` prompt tokens.
         dense: ``(B, 256, h, w)`` dense prompts.
+        wanted: Those of the four that are drawn.
 
     Returns:
-        Logits ``(B, 4, 4h, 4w)`` and predicted IoU ``(B, 4)``.
+        Logits ``(B, 4, 4h, 4w)`` and predicted IoU ``(B, 4)``, or those wanted.
     """
     decoder = sam.mask_decoder
-    rows, columns = embedding.shape[-2:]
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
     tokens, image = _mix(decoder.transformer, tokens, _as_tokens(embedding + dense), _as_tokens(dense_position))
-    of_masks = tokens[:, 1 : len(own)].unbind(1)
-    kernels = torch.stack([mlp(t) for mlp, t in zip(decoder.output_hypernetworks_mlps, of_masks, strict=True)], dim=1)
-    upscaled = decoder.output_upscaling(image.transpose(1, 2).view(len(image), -1, rows, columns))
-    logits = (kernels @ upscaled.flatten(2)).view(len(image), -1, *upscaled.shape[-2:])
-    return logits, decoder.iou_prediction_head(tokens[:, 0])
+    of_masks = zip(decoder.output_hypernetworks_mlps, tokens[:, 1 : len(own)].unbind(1), strict=True)
+    kernels = torch.stack([mlp(token) for mlp, token in list(of_masks)[wanted]], dim=1)
+    logits = _draw(decoder.output_upscaling, image.view(-1, *embedding.shape[-2:], image.shape[-1]), kernels)
+    return logits, decoder.iou_prediction_head(tokens[:, 0])[:, wanted]
+
+
+def _draw(upscaling: Any, image: Tensor, kernels: Tensor) -> Tensor:
+    """Enlarge image tokens four times and multiply them with each mask's vector.
+
+    Only the masks themselves are brought from the order of the tokens to that of a map.
+
+    Args:
+        upscaling: segment_anything's ``output_upscaling``.
+        image: ``(B, h, w, C)``.
+        kernels: ``(B, M, C/8)``.
+
+    Returns:
+        ``(B, M, 4h, 4w)``.
+    """
+    first, norm, first_act, second, second_act = upscaling
+    halves = first_act(normalise_channels(norm, split_cells(first, image)))
+    quarters: Tensor = second_act(split_cells(second, halves))  # (B, h, w, 2, 2, 2, 2, C/8)
+    masks = (quarters.flatten(1, -2) @ kernels.transpose(1, 2)).view(*quarters.shape[:-1], -1)
+    return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
 
 
 def _as_tokens(grid: Tensor) -> Tensor:
-    """``(B, C, h, w)`` -> ``(B, h*w, C)``."""
-    return grid.flatten(2).transpose(1, 2)
+    """``(B, C, h, w)`` -> ``(B, h*w, C)``, together in memory: what follows passes over them many times."""
+    return grid.flatten(2).transpose(1, 2).contiguous()
 
 
 def _mix(transformer: Any, prompts: Tensor, image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,9 +152,8 @@ def decode(
     Returns:
         Logits ``(B, 1 or 3, 4h, 4w)`` and predicted IoU ``(B, 1 or 3)``.
     """
-    logits, iou = decode_all(sam, embedding, dense_position, sparse, dense)
     wanted = slice(1, None) if multimask else slice(0, 1)
-    return logits[:, wanted], iou[:, wanted]
+    return decode_all(sam, embedding, dense_position, sparse, dense, wanted)
 
 
 def no_mask(sam: Any, embedding: Tensor) -> Tensor:

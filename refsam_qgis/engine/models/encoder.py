@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .attention import attend
+from .channels_last import mix_channels, normalise_channels
 
 TOKENS_AT_ONCE = 1024
 """Tokens that pass an MLP together in inference."""
@@ -97,11 +98,13 @@ def attend_tokens(block: Any, tokens: Tensor) -> Tensor:
 
 
 def project(encoder: Any, tokens: Tensor) -> Tensor:
-    """Bring tokens ``(B, h, w, d)`` through the encoder's neck: ``(B, 256, h, w)``."""
-    embedding = tokens.permute(0, 3, 1, 2)
-    for layer in encoder.neck:  # its normalisations are float32 also where its convolutions are not
-        embedding = layer(embedding.to(layer.weight.dtype))
-    return embedding
+    """Bring tokens ``(B, h, w, d)`` through the encoder's neck: ``(B, 256, h, w)``, with channels last in memory."""
+    narrow, first_norm, spread, last_norm = encoder.neck
+    # Its normalisations are float32 also where its convolutions are not.
+    exact = first_norm.weight.dtype
+    tokens = normalise_channels(first_norm, mix_channels(narrow, tokens.to(narrow.weight.dtype)).to(exact))
+    embedding = spread(tokens.to(spread.weight.dtype).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return normalise_channels(last_norm, embedding.to(exact)).permute(0, 3, 1, 2)
 
 
 def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None, attended: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import ViRefSAMConfig
 from .prototypes import Prototypes
@@ -57,23 +58,57 @@ class VCPEncoder(nn.Module):
             pseudo = pool_prior(prior, features, refined, self.sharpness)
         if not self.object_queries:
             return refined, pseudo, values[:, :0]
-        keys = values + dense_position.flatten(2).transpose(1, 2)
-        return refined, pseudo, self._object_queries(refined.vectors[:, 0], keys, values, pseudo.hard)
+        position = dense_position.flatten(2).transpose(1, 2)
+        return refined, pseudo, self._object_queries(refined.vectors[:, 0], values, position, pseudo.hard)
 
     def _refine(self, prototypes: Prototypes, values: Tensor) -> Prototypes:
         """Pt = P + a LN(CrossAttn(P, F_t)) with a zero-initialised gate a (method Eq. 2)."""
-        attended, _ = self.refine(prototypes.vectors, values, values, need_weights=False)
+        attended = attend_few(self.refine, prototypes.vectors, values)
         refined = prototypes.vectors + self.refine_gate * self.refine_norm(attended)
         return Prototypes(refined, prototypes.valid, prototypes.shots)
 
-    def _object_queries(self, class_vector: Tensor, keys: Tensor, values: Tensor, hard: Tensor) -> Tensor:
+    def _object_queries(self, class_vector: Tensor, values: Tensor, position: Tensor, hard: Tensor) -> Tensor:
         """Queries attend to the pseudo-mask only, then to each other (method Eq. 4)."""
         queries = self.queries[None] + self.class_to_query(class_vector)[:, None]
-        outside = ~hard.flatten(1)
+        inside = hard.flatten(1)
         # An empty pseudo-mask would leave nothing to attend to: then attend everywhere (Mask2Former's rule).
-        outside = outside & ~outside.all(1, keepdim=True)
-        attended, _ = self.mask_attention(queries, keys, values, key_padding_mask=outside, need_weights=False)
+        inside = inside | ~inside.any(1, keepdim=True)
+        # What no query sees is not projected either: the cells inside stand first, as many as some episode has.
+        ranks, cells = inside.int().sort(dim=1, descending=True, stable=True)
+        most = int(inside.sum(1).max())
+        outside = ranks[:, :most] == 0
+        index = cells[:, :most, None].expand(-1, -1, values.shape[-1])
+        seen = values.gather(1, index)
+        keys = seen + position.expand_as(values).gather(1, index)
+        attended, _ = self.mask_attention(queries, keys, seen, key_padding_mask=outside, need_weights=False)
         queries = self.mask_norm(queries + attended)
         mixed, _ = self.self_attention(queries, queries, queries, need_weights=False)
         embeddings: Tensor = self.self_norm(queries + mixed)
         return embeddings
+
+
+def attend_few(attention: nn.MultiheadAttention, queries: Tensor, tokens: Tensor) -> Tensor:
+    """What the module makes of few queries and many tokens, without projecting the tokens.
+
+    A score q.(W x + b) is (W^T q).x plus what is the same for every token, which softmax does not see; and as a
+    query's weights sum to one, the sum of a (W x + b) is W (sum of a x) + b.
+
+    Args:
+        attention: The module.
+        queries: ``(B, M, C)``.
+        tokens: ``(B, n, C)`` keys and values.
+
+    Returns:
+        ``(B, M, C)``.
+    """
+    to_query, *of_tokens = attention.in_proj_weight.chunk(3)
+    to_key, to_value = (weight.view(attention.num_heads, -1, tokens.shape[2]) for weight in of_tokens)
+    query_bias, _, value_bias = attention.in_proj_bias.chunk(3)
+    query = F.linear(queries, to_query, query_bias).view(*queries.shape[:2], attention.num_heads, -1)
+    sought = torch.einsum("bmhc,hcd->bhmd", query, to_key)
+    # To the tokens, the queries of all heads are those of one.
+    one, own = tokens[:, None], sought.flatten(1, 2)[:, None]
+    found = F.scaled_dot_product_attention(own, one, one, scale=attention.head_dim**-0.5).view_as(sought)
+    value = torch.einsum("bhmd,hcd->bmhc", found, to_value).flatten(2)
+    attended: Tensor = attention.out_proj(value + value_bias)
+    return attended
