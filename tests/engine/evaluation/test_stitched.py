@@ -184,7 +184,11 @@ def test_the_answer_is_that_of_segment_anything_itself():
     large = torch.nn.functional.interpolate(
         torch.from_numpy(probability)[None, None].float(), size=(512, 512), mode="bilinear", align_corners=False
     )[0, 0]
-    torch.testing.assert_close(found, clean_logits(large), atol=1e-2, rtol=1e-3)
+    # A pixel within rounding of one half decides, by the opening, on those around it.
+    less, more = (clean_logits(large + shift) > 0 for shift in (-1e-4, 1e-4))
+    steady = less == more
+    assert steady.float().mean() > 0.999
+    torch.testing.assert_close(found[steady], clean_logits(large)[steady], atol=1e-2, rtol=1e-3)
 
 
 def test_equal_seeds_draw_alike_and_several_references_are_averaged():
