@@ -77,7 +77,7 @@ def _blur(values: Tensor) -> Tensor:
 
 
 def _binomial(five: Sequence[Tensor]) -> Tensor:
-    """Sum of five shifted maps, 1, 4, 6, 4 and 1 times; in place, as each pass over memory takes as long as the sums."""
+    """Sum of five shifted maps, 1, 4, 6, 4 and 1 times; in place, since passes over memory are what takes the time."""
     first, second, middle, fourth, last = five
     return (first + last).add_(second, alpha=4).add_(fourth, alpha=4).add_(middle, alpha=6)
 
