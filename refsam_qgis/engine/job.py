@@ -20,7 +20,7 @@ THRESHOLD = 0.35
 """Probability from which a pixel counts as the class by default.
 
 With honest probabilities the overlap with the truth is greatest below one half (the threshold that is best for the Dice
-score is half that score: Lipton et al. 2014). On the development scene as a whole 0.3 and 0.35 overlap alike, and this one
+score is half that score: Lipton et al. 2014). On the whole development scene 0.3 and 0.35 overlap alike, and this one
 marks a good deal less where there is nothing of the class.
 """
 ANNOTATIONS = ("complete", "partial")
