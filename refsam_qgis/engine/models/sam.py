@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
+from . import vector_maths
 
 INPUT_SIZE = 1024
 """Side of SAM's square input in pixels."""
@@ -89,6 +90,7 @@ def build_sam(model: str) -> nn.Module:
     Returns:
         segment_anything's ``Sam`` module in evaluation mode.
     """
+    vector_maths.settle()
     if model == "compact":
         return _build_compact()
     sam: nn.Module = segment_anything_modules().build_sam.sam_model_registry[model](checkpoint=None)
