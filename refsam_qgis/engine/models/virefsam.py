@@ -55,7 +55,9 @@ class FrozenEncoding:
         if "features" not in tensors or len(tensors["features"]) != len(pixels):
             raise ValueError("the tensors hold no features of as many tiles")
         kept = {name: value.to(pixels.device) for name, value in tensors.items() if name in ("prefix", "attended")}
-        return cls(pixels, tensors["features"].to(pixels.device), **kept)
+        # As the encoder leaves them: sums over another order in memory round in another way.
+        features = tensors["features"].to(pixels.device).contiguous(memory_format=torch.channels_last)
+        return cls(pixels, features, **kept)
 
 
 class ViRefSAM(nn.Module):
