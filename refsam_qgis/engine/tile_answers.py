@@ -118,7 +118,7 @@ class TileAnswers:
             model = described.model
             images, valid = ([getattr(read, name) for read in fresh] for name in ("rgb", "valid"))
             encoding = model.encode(_stacked(images, model), _stacked(valid, model))
-            logits = torch.stack([model.segment(encoding, one) for one in described.classes], dim=1).numpy()
+            logits = _segmented(described, encoding)
             for index, read in enumerate(fresh):
                 answers[id(read)] = TileAnswer(logits[index])
                 if isinstance(model, PortableEncodings):
@@ -135,8 +135,14 @@ class TileAnswers:
         except ValueError:
             self._encodings.drop(read.tile)
             return None
-        logits = torch.cat([model.segment(encoding, one) for one in described.classes]).numpy()
-        return TileAnswer(logits, encoding_reused=True)
+        return TileAnswer(_segmented(described, encoding)[0], encoding_reused=True)
+
+
+def _segmented(described: Described, encoding: Any) -> NDArray[np.float32]:
+    """Logits ``(B, C, h, w)`` of all classes."""
+    answers = [described.model.segment(encoding, one) for one in described.classes]
+    logits: NDArray[np.float32] = torch.stack(answers, dim=1).numpy()
+    return logits
 
 
 def _stacked(arrays: Sequence[NDArray[Any]], model: ReferenceSegmenter) -> Tensor:
