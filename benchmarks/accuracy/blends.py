@@ -23,13 +23,14 @@ from torch import Tensor
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.blend import enlarge
 from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
+from refsam_qgis.engine.models.guided_filter import GuidedFilter
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
 from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, shrink
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
-from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
+from refsam_qgis.engine.training.trainer import fit_priors, run_episodes, target_edges
 
 from .options import RECORDS, markdown_table, percent
 
@@ -56,6 +57,7 @@ class Seen:
         cosine: The prototypes'.
         likeness: The cosine to the class prototype alone.
         closeness: Of the target to the references.
+        edges: Smooths maps along the edges of the target.
         truth: Where the class is.
         counted: Where that is known.
     """
@@ -66,12 +68,17 @@ class Seen:
     cosine: Tensor
     likeness: Tensor
     closeness: float
+    edges: GuidedFilter
     truth: Tensor
     counted: Tensor
 
 
 def _close(seen: Seen, *maps: Tensor) -> list[Tensor]:
     return [seen.closeness * value for value in maps]
+
+
+def _all(seen: Seen) -> list[Tensor]:
+    return [*_close(seen, seen.prior, seen.decoded, seen.cosine), seen.likeness]
 
 
 BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
@@ -84,9 +91,9 @@ BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "prior, decoder, cosine, likeness": lambda seen: [seen.prior, seen.decoded, seen.cosine, seen.likeness],
     "close × prior, likeness": lambda seen: [*_close(seen, seen.prior), seen.likeness],
     "close × (prior, decoder), likeness": lambda seen: [*_close(seen, seen.prior, seen.decoded), seen.likeness],
-    "close × (prior, decoder, cosine), likeness (ships)": lambda seen: [
-        *_close(seen, seen.prior, seen.decoded, seen.cosine),
-        seen.likeness,
+    "close × (prior, decoder, cosine), likeness": _all,
+    "close × (prior, decoder, cosine), likeness; smoothed (ships)": lambda seen: [
+        seen.edges.smooth(value[None])[0] for value in _all(seen)
     ],
 }
 
@@ -171,6 +178,7 @@ def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[See
             cosine=enlarge(pseudo.cosine, trusted)[0],
             likeness=enlarge(pseudo.likeness, trusted)[0],
             closeness=float(prior.closeness[0]),
+            edges=target_edges(batch),
             truth=shrink(batch["mask"], trusted).view_as(trusted[0]) > 0.5,
             counted=shrink(batch["counted"], trusted).view_as(trusted[0]) > 0.5,
         )

@@ -16,7 +16,7 @@ from refsam_qgis.engine import everything
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.everything import run_everything
 from refsam_qgis.engine.job import EverythingJob, ObjectOutputs, PolygonOptions, RasterOptions
-from tests.engine.models.test_automatic_masks import BlobDecoder
+from tests.engine.models.test_automatic_masks import BlobDecoder, ask_blobs
 from tests.engine.models.test_promptable import picture
 from tests.engine.pocket_sam import pocket_sam
 from tests.engine.prompt_stand_in import PatchPrompter
@@ -104,7 +104,8 @@ def test_tilings_agree(write_raster, outputs, model, tile_size, overlap, points)
     assert np.array_equal(mask_of(outputs), truth)
 
 
-def test_one_tile_equals_segment_anything(write_raster, outputs):
+def test_one_tile_equals_segment_anything(write_raster, outputs, monkeypatch):
+    ask_blobs(monkeypatch)
     image = picture(100, 160)
     sam = copy.deepcopy(pocket_sam())
     sam.mask_decoder = BlobDecoder()

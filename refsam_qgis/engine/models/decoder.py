@@ -1,4 +1,7 @@
-"""SAM's mask decoder over a batch of images, each with its own prompts."""
+"""SAM's mask decoder over a batch of images, each with its own prompts.
+
+Matrices may be bfloat16 (see `precision`); tokens and masks stay float32.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +78,12 @@ def _draw(upscaling: Any, image: Tensor, kernels: Tensor) -> Tensor:
         ``(B, M, 4h, 4w)``.
     """
     first, norm, first_act, second, second_act = upscaling
-    halves = first_act(normalise_channels(norm, split_cells(first, image)))
-    quarters: Tensor = second_act(split_cells(second, halves))  # (B, h, w, 2, 2, 2, 2, C/8)
-    masks = (quarters.flatten(1, -2) @ kernels.transpose(1, 2)).view(*quarters.shape[:-1], -1)
-    return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
+    cells = split_cells(first, image.to(first.weight.dtype))
+    halves = first_act(normalise_channels(norm, cells.to(image.dtype)))
+    # (B, h, w, 2, 2, 2, 2, C/8)
+    quarters: Tensor = second_act(split_cells(second, halves.to(second.weight.dtype)))
+    masks = (quarters.flatten(1, -2) @ kernels.transpose(1, 2).to(quarters.dtype)).view(*quarters.shape[:-1], -1)
+    return masks.to(image.dtype).permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
 
 
 def _as_tokens(grid: Tensor) -> Tensor:
@@ -109,7 +114,8 @@ def _mix(transformer: Any, prompts: Tensor, image: Tensor, position: Tensor) -> 
         placed_image = image + position
         tokens = tokens + _attend(layer.cross_attn_token_to_image, tokens + prompts, placed_image, image)
         tokens = layer.norm2(tokens)
-        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        mixed: Tensor = layer.mlp(tokens.to(layer.mlp.lin1.weight.dtype))
+        tokens = layer.norm3(tokens + mixed.to(tokens.dtype))
         image = image + _attend(layer.cross_attn_image_to_token, placed_image, tokens + prompts, tokens)
         image = layer.norm4(image)
     tokens = tokens + _attend(transformer.final_attn_token_to_image, tokens + prompts, image + position, image)
@@ -119,7 +125,7 @@ def _mix(transformer: Any, prompts: Tensor, image: Tensor, position: Tensor) -> 
 def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """segment_anything's ``Attention`` of the decoder, fused."""
     heads = [
-        project(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+        project(tokens.to(project.weight.dtype)).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
         for project, tokens in (
             (attention.q_proj, query),
             (attention.k_proj, key),
@@ -128,7 +134,7 @@ def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor
     ]
     mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
     projected: Tensor = attention.out_proj(mixed)
-    return projected
+    return projected.to(query.dtype)
 
 
 def decode(

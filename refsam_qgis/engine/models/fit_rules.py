@@ -10,26 +10,26 @@ class FitRules:
     """How the map is fitted; chosen on the development scenes.
 
     Attributes:
-        waves: Random Fourier features.
-        frequency: Their standard deviation for 8 standardised features; it falls with the root of their number.
+        frequencies: Random ones, each with its cosine and its sine.
+        scale: Standard deviation of the frequencies for 8 standardised features; with more it falls with their root.
         linear: Share of the plain features beside the waves: it leads where the target lies outside the reference.
         ridge: Weight of the penalty on the head.
         pixels: Most pixels of class, and of background, that the fit looks at; references share them equally.
         rounds: Fits; after each, doubtful background that looks like the class is left out of the next.
-        seed: Of the waves and of the choice of pixels.
+        seed: Of the frequencies and of the choice of pixels.
         limit: Standard deviations from the references' mean beyond which a feature says no more.
         gain: From the regression's values, mostly within -1..1, to logits.
         least_share: A feature belongs to a mark that covers at least this share of it, or half as much as it covers of
             its best covered feature.
     """
 
-    waves: int = 400
-    frequency: float = 0.4
+    frequencies: int = 128
+    scale: float = 0.4
     linear: float = 0.02
     ridge: float = 1e-4
     pixels: int = 5000
     rounds: int = 2
-    seed: int = 0
+    seed: int = 1
     limit: float = 4.0
     gain: float = 3.0
     least_share: float = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fitted_prior import FittedHead, FittedPrior
-from .pixel_features import pixel_features
+from .guided_filter import GuidedFilter
+from .pixel_features import COLOURS, pixel_features
 from .prototypes import Prototypes
 from .pseudo_mask import MASK_SCALE
 from .sam import normalise
@@ -35,6 +37,11 @@ class DetailedEncoding:
     frozen: FrozenEncoding
     details: Tensor
     inside: Tensor
+
+    @cached_property
+    def edges(self) -> GuidedFilter:
+        """Smooths answers along the edges of the tiles."""
+        return GuidedFilter(self.details[:, COLOURS], self.inside)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
         prior = self._prior.map(encoding.details, reference.head, encoding.inside)
         prototypes = reference.prototypes.expand(len(prior.values))
         logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
-        return logits.float().cpu()
+        return encoding.edges.smooth(logits.float()).cpu()
 
     def _encode_reference(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
         return self.detail(self._plain.encode_reference(images, valid))

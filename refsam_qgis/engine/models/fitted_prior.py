@@ -2,8 +2,11 @@
 
 A prototype keeps one mean of all that a reference says. Here every marked pixel has its say: kernel ridge regression of
 class against background over pixel features, with the kernel written as random Fourier features (Rahimi and Recht 2007)
-so that fitting is a small linear system and asking is one matrix product. Two fits share the say: one to as much of the
-class as of background marks too much, one to the frequencies of the references is too cautious where the class is rare.
+so that fitting is a small linear system and asking is one matrix product. Frequencies stand at right angles to each
+other, which comes as close to the kernel with far fewer of them (Yu et al., Orthogonal Random Features, 2016).
+
+Two fits share the say: one to as much of the class as of background marks too much, one to the frequencies of the
+references is too cautious where the class is rare.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class FittedHead:
     Attributes:
         mean: ``(FEATURES,)`` of the references' features.
         deviation: ``(FEATURES,)`` likewise.
-        weights: ``(waves + FEATURES + 1,)`` of the waves, the features themselves, and the offset.
+        weights: ``(2 * frequencies + FEATURES + 1,)`` of cosines, sines, the features themselves, and the offset.
     """
 
     mean: Tensor
@@ -82,10 +85,8 @@ class FittedPrior:
 
     def __init__(self, device: torch.device, rules: FitRules | None = None) -> None:
         self.rules = rules or FitRules()
-        generator = torch.Generator().manual_seed(self.rules.seed)
-        scale = self.rules.frequency / (FEATURES / 8) ** 0.5
-        self._frequencies = (torch.randn(FEATURES, self.rules.waves, generator=generator) * scale).to(device)
-        self._phases = (torch.rand(self.rules.waves, generator=generator) * 2 * torch.pi).to(device)
+        scale = self.rules.scale / (FEATURES / 8) ** 0.5
+        self._frequencies = (orthogonal(self.rules.frequencies, self.rules.seed) * scale).to(device)
 
     def fit(self, features: Tensor, masks: Tensor) -> FittedHead:
         """Fit to the references of one class.
@@ -153,20 +154,20 @@ class FittedPrior:
 
     def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
         """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting the three parts side by side."""
-        of_waves, of_features, offset = torch.split(weights, [self.rules.waves, standard.shape[1], 1])
+        count = self.rules.frequencies
+        of_cosines, of_sines, of_features, offset = torch.split(weights, [count, count, standard.shape[1], 1])
         standard = standard.clamp_(-self.rules.limit, self.rules.limit)
-        values: Tensor = self._cosines(standard) @ (of_waves * (2 / self.rules.waves) ** 0.5)
-        return values + standard @ (of_features * self.rules.linear) + offset
+        angles = standard @ self._frequencies
+        of_waves = angles.cos() @ of_cosines + angles.sin_() @ of_sines
+        values: Tensor = of_waves * count**-0.5 + standard @ (of_features * self.rules.linear) + offset
+        return values
 
     def _waves(self, standard: Tensor) -> Tensor:
         """Random Fourier features, the features themselves and a one: ``(n, FEATURES)`` -> ``(n, M)``."""
         standard = standard.clamp(-self.rules.limit, self.rules.limit)
-        waves = self._cosines(standard) * (2 / self.rules.waves) ** 0.5
+        angles = standard @ self._frequencies
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1) * self.rules.frequencies**-0.5
         return torch.cat([waves, self.rules.linear * standard, torch.ones_like(standard[:, :1])], dim=1)
-
-    def _cosines(self, standard: Tensor) -> Tensor:
-        """Waves of height one: ``(n, FEATURES)`` -> ``(n, waves)``."""
-        return torch.addmm(self._phases, standard, self._frequencies).cos_()
 
     def _solve(self, waves: Tensor, of_class: Tensor, of_rest: Tensor, share: float) -> Tensor:
         """Ridge regression to +1 on the class and -1 on the rest, the class having a share of the weight."""
@@ -178,6 +179,24 @@ class FittedPrior:
         # On the CPU: the system is small, doubles are exact enough for any mark, and not every device can solve.
         solved: Tensor = torch.linalg.solve(gram.cpu().double(), (waves.T @ (positive - negative)).cpu().double())
         return solved.to(waves)
+
+
+def orthogonal(count: int, seed: int) -> Tensor:
+    """Directions and lengths of Gaussian vectors, but every `FEATURES` of them at right angles to each other.
+
+    Args:
+        count: Number of vectors.
+        seed: Of the draw.
+
+    Returns:
+        ``(FEATURES, count)`` of unit variance.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    blocks = []
+    for _ in range(-(-count // FEATURES)):
+        directions, lengths = torch.randn(2, FEATURES, FEATURES, generator=generator, dtype=torch.float64)
+        blocks.append(torch.linalg.qr(directions).Q * lengths.norm(dim=0))
+    return torch.cat(blocks, dim=1)[:, :count].float()
 
 
 def _parts(places: Tensor) -> tuple[Tensor, ...]:

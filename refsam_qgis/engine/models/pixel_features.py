@@ -21,6 +21,8 @@ LEVELS = 4
 LINES = 3
 """Levels at which the direction of edges is looked at: coarser ones blur objects together."""
 FEATURES = 3 + LEVELS * 12 + LINES
+COLOURS = slice(0, 3)
+"""Those features that are the colours themselves, 0..1."""
 
 _DARK = 0.05
 """Keeps colour shares finite in shadows."""

@@ -1,8 +1,8 @@
-"""In which numbers the image encoder computes.
+"""In which numbers SAM computes.
 
-The dtype of its matrices decides: what enters them is rounded to it, and residuals, normalisations, relative positions
-and everything behind the encoder stay in float32. bfloat16 is taken where the hardware multiplies it; float16 never,
-since SAM's activations leave its range.
+The dtype of the matrices of its encoder and its decoder decides: what enters them is rounded to it, and residuals,
+normalisations, relative positions, prompts and all that is RefSAM's own stay in float32. bfloat16 is taken where the
+hardware multiplies it; float16 never, since SAM's activations leave its range.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def choose_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if quick else torch.float32
 
 
-def set_precision(encoder: Any, precision: torch.dtype) -> None:
-    """Round the matrices of an encoder, in place. Training needs float32, which is what they are loaded as.
+def set_precision(part: Any, precision: torch.dtype) -> None:
+    """Round the matrices of a part of SAM, in place. Training needs float32, which is what they are loaded as.
 
     Args:
-        encoder: segment_anything's ``ImageEncoderViT``.
+        part: segment_anything's ``ImageEncoderViT``, or the decoder's ``TwoWayTransformer`` or ``output_upscaling``.
         precision: float32 or bfloat16.
     """
-    for module in encoder.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+    for module in part.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             module.to(precision)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..job import ModelOptions
+from .decoder import decode
 from .encoder import encode
 from .sam import INPUT_SIZE, freeze, normalise, segment_anything_modules
 
@@ -106,14 +107,8 @@ class PromptableSegmenter:
         if prompts.boxes is not None:
             boxes = self._scaled(prompts.boxes.reshape(-1, 2, 2), image).reshape(-1, 4)
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=None)
-        logits, predicted_iou = self.sam.mask_decoder(
-            image_embeddings=image.features,
-            image_pe=self.sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
-        return logits, predicted_iou
+        features = image.features.expand(len(sparse), -1, -1, -1)
+        return decode(self.sam, features, self.sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask)
 
     @torch.inference_mode()
     def enlarge(self, image: EncodedImage, logits: Tensor) -> Tensor:

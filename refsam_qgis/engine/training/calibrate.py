@@ -17,7 +17,7 @@ from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
 from .other_sensors import OtherSensorEpisodes
 from .sources import Place
-from .trainer import fit_priors, run_episodes
+from .trainer import fit_priors, run_episodes, target_edges
 from .validation import EpisodeList
 
 STREAM = 5
@@ -81,7 +81,10 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
         closeness = prior.closeness[:, None, None]
         trusted = closeness * model.blend.calibrate(prior.values), closeness * enlarge(pseudo.cosine, decoded)
-        terms = torch.stack([decoded, *trusted, enlarge(pseudo.likeness, decoded)], dim=-1)
+        maps = (decoded, *trusted, enlarge(pseudo.likeness, decoded))
+        # The smoothed sum of them, which is the answer, is the sum of them smoothed.
+        edges = target_edges(batch)
+        terms = torch.stack([edges.smooth(values) for values in maps], dim=-1)
         seen = terms.cpu().double().flatten(0, 2)
         target = shrink(batch["mask"], decoded)
         chosen = draw_pixels(shrink(batch["counted"], decoded) > 0.5, generator)

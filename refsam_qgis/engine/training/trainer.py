@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from ..models.fitted_prior import FittedMap, FittedPrior
-from ..models.pixel_features import pixel_features
+from ..models.guided_filter import GuidedFilter
+from ..models.pixel_features import STRIDE, pixel_features
 from ..models.prototypes import compute_prototypes
 from ..models.pseudo_mask import PseudoMask
 from ..models.sam import freeze
@@ -97,6 +98,11 @@ def fit_priors(model: ViRefSAM, batch: dict[str, Any]) -> FittedMap:
         head = fitter.fit(pixel_features(references.float() / 255), masks)
         maps.append(fitter.map(target[None], head))
     return FittedMap(torch.cat([found.values for found in maps]), torch.cat([found.closeness for found in maps]))
+
+
+def target_edges(batch: dict[str, Any]) -> GuidedFilter:
+    """What smooths the answers to episodes along the edges of their targets, as a run does."""
+    return GuidedFilter(F.avg_pool2d(batch["target"].float() / 255, STRIDE))
 
 
 def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, generator: torch.Generator) -> Tensor:

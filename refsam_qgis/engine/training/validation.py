@@ -16,7 +16,7 @@ from ..job import THRESHOLD
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import Episodes
-from .trainer import fit_priors, run_episodes
+from .trainer import fit_priors, run_episodes, target_edges
 
 EpisodeList = Episodes | ConcatDataset[dict[str, Any]] | Sequence[dict[str, Any]]
 """Batches of one episode."""
@@ -43,6 +43,8 @@ def class_ious(
         check()
         batch = to_device(episodes[index], model.device)
         logits, pseudo, _ = run_episodes(model, batch, None, fit_priors(model, batch) if fitted else None)
+        if fitted:
+            logits = target_edges(batch).smooth(logits)
         least = math.log(THRESHOLD / (1 - THRESHOLD)) if fitted else 0.0
         counts = np.array([*_counts(logits - least, batch), *_counts(pseudo.logits, batch)])
         name = batch["classes"][0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.accuracy.sam_reference import as_pixels, segment_anything_own
+from refsam_qgis.engine.models import promptable
 from refsam_qgis.engine.models.automatic_masks import (
     AutomaticMasks,
     MaskRules,
@@ -32,6 +33,16 @@ class BlobDecoder(torch.nn.Module):
         rows, columns = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
         distance = torch.hypot(columns - 256 * x, rows - 160 * y)
         return (6 + 30 * size - distance) * (0.1 + blur), rating.flatten(1)
+
+
+def ask_blobs(monkeypatch):
+    """Ask a decoder of blobs as segment_anything asks it, where RefSAM asks by itself."""
+    monkeypatch.setattr(promptable, "decode", lambda sam, *prompted: sam.mask_decoder(*prompted))
+
+
+@pytest.fixture(autouse=True)
+def _blobs(monkeypatch):
+    ask_blobs(monkeypatch)
 
 
 @pytest.fixture(scope="module")

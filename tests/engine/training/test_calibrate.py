@@ -9,7 +9,7 @@ from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.training.calibrate import PENALTY, calibrate, fit_logistic
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
-from refsam_qgis.engine.training.trainer import fit_priors, run_episodes
+from refsam_qgis.engine.training.trainer import fit_priors, run_episodes, target_edges
 
 
 def test_the_regression_is_that_of_scikit_learn():
@@ -41,6 +41,7 @@ def test_probabilities_mean_what_they_say(model):
         batch = episodes[index]
         with torch.no_grad():
             logits = run_episodes(model, batch, None, fit_priors(model, batch))[0]
+            logits = target_edges(batch).smooth(logits)
         probabilities.append(logits.sigmoid().flatten())
         truth.append(torch.nn.functional.adaptive_avg_pool2d(batch["mask"].float()[:, None], 32).flatten() > 0.5)
     # A logistic regression with an offset matches the mean of what it was fitted to.
