@@ -2,7 +2,8 @@
 
     python -m benchmarks.speed.repeat [--raster RASTER] [--model compact] [--times 3]
 
-Cold and cached runs take turns, each in a process of its own, and their masks are compared byte by byte.
+One class is sought in the first run, another one afterwards. Cold and cached runs take turns, each in a process of its
+own, and their masks are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 from pathlib import Path
 from statistics import median
+
+import geopandas as gpd
 
 from refsam_qgis.engine.job import MODELS, ModelOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs
 
@@ -35,10 +38,8 @@ def main() -> None:
     runs: dict[str, list[Measured]] = {"keeping": [], "cold": [], "cached": []}
     with scratch() as folder:
         work = Path(folder)
-        first, second = (
-            square_marks(work / f"{classes}.gpkg", arguments.raster, classes, 1, arguments.tile_size)
-            for classes in (1, 2)
-        )
+        marks = gpd.read_file(square_marks(work / "marks.gpkg", arguments.raster, 2, 1, arguments.tile_size))
+        first, second = (_of_class(marks, name, work) for name in marks["class"])
         runs["keeping"].append(_run(arguments, work, first, "first", keep=True))
         for _ in range(arguments.times):
             for name in ("cold", "cached"):
@@ -59,6 +60,12 @@ def main() -> None:
         "runs": {name: [run.record() for run in of_name] for name, of_name in runs.items()},
     }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _of_class(marks: gpd.GeoDataFrame, name: str, work: Path) -> Path:
+    path = work / f"{name}.gpkg"
+    marks[marks["class"] == name].to_file(path)
+    return path
 
 
 def _run(arguments: argparse.Namespace, work: Path, marks: Path, name: str, keep: bool) -> Measured:

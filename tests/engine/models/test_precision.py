@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,8 +7,10 @@ import torch
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import checkpoints
 from refsam_qgis.engine.models.checkpoints import load_segmenter
+from refsam_qgis.engine.models.decoder import decode_all
 from refsam_qgis.engine.models.encoder import encode
 from refsam_qgis.engine.models.precision import choose_precision, name_precision, set_precision
+from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.segmenter import FOREGROUND, Shots
 from refsam_qgis.engine.report import describe_device
 from tests.engine.models.test_encoder import build, pixels
@@ -51,8 +54,16 @@ def test_segmenters_are_loaded_in_the_precision_of_their_device(monkeypatch):
         monkeypatch.setattr(checkpoints, "choose_precision", lambda device, own=precision: own)
         sam = load_segmenter(ModelOptions(device="cpu")).model.sam
         assert sam.image_encoder.blocks[0].attn.qkv.weight.dtype == precision
-        assert sam.image_encoder.blocks[0].norm1.weight.dtype == torch.float32
-        assert sam.mask_decoder.iou_token.weight.dtype == torch.float32
+        assert sam.mask_decoder.transformer.layers[0].self_attn.q_proj.weight.dtype == precision
+        assert sam.mask_decoder.output_upscaling[0].weight.dtype == precision
+        for exact in (
+            sam.image_encoder.blocks[0].norm1,
+            sam.mask_decoder.iou_token,
+            sam.mask_decoder.transformer.layers[0].norm1,
+            sam.mask_decoder.output_hypernetworks_mlps[0].layers[0],
+            sam.prompt_encoder.mask_downscaling[0],
+        ):
+            assert exact.weight.dtype == torch.float32
 
 
 @torch.no_grad()
@@ -64,6 +75,25 @@ def test_bfloat16_is_close_to_float32():
     assert ours.dtype == torch.float32 and not torch.equal(ours, expected)
     assert torch.nn.functional.cosine_similarity(ours, expected, dim=1).min() > 0.99
     assert torch.nn.functional.cosine_similarity(ours.flatten(), expected.flatten(), dim=0) >= 0.9995
+
+
+@torch.no_grad()
+def test_the_decoder_in_bfloat16_is_close_to_float32():
+    torch.manual_seed(0)
+    sam = build_sam("compact")
+    decoder = copy.deepcopy(sam.mask_decoder)
+    draw = torch.Generator().manual_seed(0)
+    prompted = [
+        torch.randn(shape, generator=draw)
+        for shape in ((2, 256, 64, 64), (1, 256, 64, 64), (2, 9, 256), (2, 256, 64, 64))
+    ]
+    rounded = SimpleNamespace(mask_decoder=decoder)
+    for part in (decoder.transformer, decoder.output_upscaling):
+        set_precision(part, torch.bfloat16)
+    (expected, scores), (ours, our_scores) = (decode_all(one, *prompted) for one in (sam, rounded))
+    assert ours.dtype == our_scores.dtype == torch.float32 and not torch.equal(ours, expected)
+    assert (ours - expected).abs().max() < 0.1 * expected.std()
+    torch.testing.assert_close(our_scores, scores, atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow
