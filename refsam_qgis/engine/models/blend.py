@@ -16,7 +16,8 @@ class PriorBlend(nn.Module):
     The decoder draws sharp objects where it knows their kind; the fitted map holds on to what the references say; the
     prototypes' cosine is coarse, but holds across light. All three tell class from background, and mean less the
     farther a target lies from the references. Whether a place is like the class at all, where neither may be there, is
-    what its likeness to the class prototype says. The weighted sum of the four is the answer.
+    what its likeness to the class prototype says. The weighted sum of the four, smoothed along the edges of the image
+    (`guided_filter`), is the answer.
     """
 
     def __init__(self) -> None:

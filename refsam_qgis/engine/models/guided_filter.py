@@ -32,10 +32,10 @@ class GuidedFilter:
         self._colours = colours
         everywhere = torch.ones_like(colours[:, 0]) if inside is None else inside.to(colours.dtype)
         self._weight = _shrink(everywhere[:, None])
-        self._total = _window_sum(self._weight).clamp_min(1e-6)
+        self._share = _window_mean(self._weight).clamp_min(1e-6)
         guide = _shrink(colours)
         products = guide[:, :, None] * guide[:, None]
-        moments = self._window_mean(torch.cat([guide, products.flatten(1, 2)], dim=1))
+        moments = self._weighted_mean(torch.cat([guide, products.flatten(1, 2)], dim=1))
         self._guide, self._mean = guide, moments[:, :3]
         covariance = moments[:, 3:].reshape_as(products) - self._mean[:, :, None] * self._mean[:, None]
         steady = EVENNESS * torch.eye(3, device=colours.device, dtype=colours.dtype)
@@ -44,28 +44,29 @@ class GuidedFilter:
     def smooth(self, values: Tensor) -> Tensor:
         """Smooth maps ``(B, h, w)``; what lies where there is no image has no influence."""
         shrunk = _shrink(values[:, None])
-        moments = self._window_mean(torch.cat([shrunk, self._guide * shrunk], dim=1))
+        moments = self._weighted_mean(torch.cat([shrunk, self._guide * shrunk], dim=1))
         mean, covariance = moments[:, :1], moments[:, 1:] - self._mean * moments[:, :1]
         slope = (self._inverse * covariance[:, None]).sum(2)
         offset = mean - (slope * self._mean).sum(1, keepdim=True)
-        functions = self._window_mean(torch.cat([slope, offset], dim=1))
+        functions = self._weighted_mean(torch.cat([slope, offset], dim=1))
         functions = F.interpolate(functions, size=values.shape[-2:], mode="bilinear", align_corners=False)
         smoothed: Tensor = (functions[:, :3] * self._colours).sum(1) + functions[:, 3]
         return smoothed
 
-    def _window_mean(self, values: Tensor) -> Tensor:
-        return _window_sum(values * self._weight) / self._total
+    def _weighted_mean(self, values: Tensor) -> Tensor:
+        """Mean of ``(B, C, h, w)`` over as much of the window around each place as has an image."""
+        return _window_mean(values * self._weight) / self._share
 
 
 def _shrink(values: Tensor) -> Tensor:
     return F.avg_pool2d(values, EVERY)
 
 
-def _window_sum(values: Tensor) -> Tensor:
-    """Sum over the window around each place of ``(B, C, h, w)``; there is nothing beyond the map."""
+def _window_mean(values: Tensor) -> Tensor:
+    """Mean over the window around each place of ``(B, C, h, w)``; beyond the map there are zeros."""
     side = 2 * RADIUS + 1
-    rows = F.avg_pool2d(values, (side, 1), stride=1, padding=(RADIUS, 0), divisor_override=1)
-    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, RADIUS), divisor_override=1)
+    rows = F.avg_pool2d(values, (side, 1), stride=1, padding=(RADIUS, 0))
+    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, RADIUS))
 
 
 def _inverse(matrices: Tensor) -> Tensor:
