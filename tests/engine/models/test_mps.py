@@ -34,9 +34,9 @@ def test_no_tensor_is_float64_but_in_the_fit_which_runs_on_the_cpu():
     masks = torch.zeros(1, 100, 100, dtype=torch.uint8)
     masks[:, 20:50, 30:60] = FOREGROUND
     shots = Shots(images, masks, torch.ones(1, 100, 100, dtype=torch.bool))
+    segmenters = FittedSegmenter(ViRefSAM(sam)), TrainingFreeSegmenter(sam, TrainingFreeConfig(max_components=1))
     with Doubles() as doubles:
-        free = TrainingFreeSegmenter(sam, TrainingFreeConfig(max_components=1))
-        for segmenter in (FittedSegmenter(ViRefSAM(sam)), free):
+        for segmenter in segmenters:
             encoding = segmenter.encode(images, shots.valid)
             segmenter.segment(encoding, segmenter.describe(shots, [encoding]))
     assert doubles.made <= {"to", "linalg_solve"}  # `.cpu().double()` and what follows

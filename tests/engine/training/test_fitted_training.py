@@ -1,5 +1,7 @@
 """Training with a prior that is fitted to the references of each episode."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -154,8 +156,12 @@ def test_validation_measures_the_method_that_it_is_asked_for(model, batch, fitte
         logits = truth if (prior is not None) == fitted else -truth
         return logits, PseudoMask(logits, logits, logits, logits), None
 
+    smoothed = []
+    edges = SimpleNamespace(smooth=lambda logits: smoothed.append(logits) or logits)
     monkeypatch.setattr(validation, "run_episodes", say)
+    monkeypatch.setattr(validation, "target_edges", lambda batch: edges)
     ((full, pseudo),) = class_ious(model, [single], fitted=fitted).values()
     assert full == pytest.approx(pseudo, abs=0.05) and full > 0.9
+    assert len(smoothed) == fitted  # as a run does with the fitted method
     assert mean_ious(model, {"set": [single]}, fitted) == {"set": full, "set_pseudo": pseudo}
     assert mean_ious(model, {"set": [single]}, not fitted)["set"] < 0.1
