@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refsam_qgis.engine.evaluation.measure import log_odds
 from refsam_qgis.engine.evaluation.methods import least_probability
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import checkpoints
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _measure(method: str, episodes: Episodes) -> dict[str, Any]:
     exact, rounded = (_load(method, precision) for precision in PRECISIONS)
-    cut = math.log(least_probability(method) / (1 - least_probability(method)))
+    cut = log_odds(least_probability(method))
     cosines, both, either = [], [], []
     for index in range(len(episodes)):
         batch = episodes[index]

@@ -33,8 +33,9 @@ def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
     """
     device = choose_device(options.device)
     sam: Any = load_sam(options)
+    precision = choose_precision(device)
     for part in (sam.image_encoder, sam.mask_decoder.transformer, sam.mask_decoder.output_upscaling):
-        set_precision(part, choose_precision(device))
+        set_precision(part, precision)
     adapters = adapters_path(options)
     method = resolve_method(options)
     if method == "training_free":

@@ -153,7 +153,7 @@ class FittedPrior:
         return self.rules.gain * values.view(places.shape[:3])
 
     def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
-        """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting the three parts side by side."""
+        """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting its parts side by side."""
         count = self.rules.frequencies
         of_cosines, of_sines, of_features, offset = torch.split(weights, [count, count, standard.shape[1], 1])
         standard = standard.clamp_(-self.rules.limit, self.rules.limit)

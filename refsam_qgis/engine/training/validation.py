@@ -44,9 +44,8 @@ def class_ious(
         batch = to_device(episodes[index], model.device)
         logits, pseudo, _ = run_episodes(model, batch, None, fit_priors(model, batch) if fitted else None)
         if fitted:
-            logits = target_edges(batch).smooth(logits)
-        least = math.log(THRESHOLD / (1 - THRESHOLD)) if fitted else 0.0
-        counts = np.array([*_counts(logits - least, batch), *_counts(pseudo.logits, batch)])
+            logits = target_edges(batch).smooth(logits) - math.log(THRESHOLD / (1 - THRESHOLD))
+        counts = np.array([*_counts(logits, batch), *_counts(pseudo.logits, batch)])
         name = batch["classes"][0]
         totals[name] = totals.get(name, np.zeros(4)) + counts
     return {
