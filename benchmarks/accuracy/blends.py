@@ -3,8 +3,9 @@
     python -m benchmarks.accuracy.blends --data DATA/train/dubai
 
 Each way is a logistic regression on training episodes, some across places and some across sensors, as `calibrate` fits
-the one that ships. What is measured is class-wise mIoU of 1-shot episodes at one threshold for all, and the share of
-pixels marked on targets without the class, at a quarter of the size.
+the one that ships, on tiles of full size with one reference or five. What is measured is class-wise mIoU at one
+threshold for all, and the share of pixels marked on targets without the class, at a quarter of the size; and how well
+training episodes that were held out are answered, by which `calibrate` finds out whether the decoder is worth asking.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
 from refsam_qgis.engine.models.guided_filter import GuidedFilter
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
-from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, shrink
+from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, held_out_loss, shrink
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
@@ -43,7 +44,7 @@ NOT_IN_SCENE = ("plane", "storage_tank")
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 MOST_DRAWS = 400
 """Episodes that may hold the class before the search for targets without it is given up."""
-DRAWS = replace(PLAIN, window=512, real_share=0.0)
+DRAWS = replace(PLAIN, real_share=0.0)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ def _all(seen: Seen) -> list[Tensor]:
     return [*_close(seen, seen.prior, seen.decoded, seen.cosine), seen.likeness]
 
 
+def _undrawn(seen: Seen) -> list[Tensor]:
+    return [*_close(seen, seen.prior, seen.cosine), seen.likeness]
+
+
+def _smoothed(seen: Seen, maps: list[Tensor]) -> list[Tensor]:
+    return [seen.edges.smooth(value[None])[0] for value in maps]
+
+
 BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "prior": lambda seen: [seen.prior],
     "decoder": lambda seen: [seen.decoded],
@@ -92,9 +101,9 @@ BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "close × prior, likeness": lambda seen: [*_close(seen, seen.prior), seen.likeness],
     "close × (prior, decoder), likeness": lambda seen: [*_close(seen, seen.prior, seen.decoded), seen.likeness],
     "close × (prior, decoder, cosine), likeness": _all,
-    "close × (prior, decoder, cosine), likeness; smoothed (ships)": lambda seen: [
-        seen.edges.smooth(value[None])[0] for value in _all(seen)
-    ],
+    "close × (prior, cosine), likeness": _undrawn,
+    "close × (prior, decoder, cosine), likeness; smoothed": lambda seen: _smoothed(seen, _all(seen)),
+    "close × (prior, cosine), likeness; smoothed (ships)": lambda seen: _smoothed(seen, _undrawn(seen)),
 }
 
 
@@ -195,6 +204,7 @@ def _measure(
         values.append(torch.stack(blend(seen), dim=-1).flatten(0, 1)[chosen].double())
         truth.append(seen.truth.flatten()[chosen].double())
     *weights, offset = fit_logistic(torch.cat(values), torch.cat(truth)).tolist()
+    loss = held_out_loss(values, truth)
 
     def probability(seen: Seen) -> Tensor:
         joined = sum((w * value for w, value in zip(weights, blend(seen), strict=True)), torch.tensor(offset))
@@ -209,6 +219,7 @@ def _measure(
             "blend": name,
             "weights": [round(weight, 3) for weight in weights],
             "offset": round(offset, 3),
+            "held_out_loss": round(loss, 4),
             "threshold": threshold,
             "miou": {key: round(_miou(group, threshold), 4) for key, group in said.items()},
             "marked_without_class": {key: round(_marked(group, threshold), 4) for key, group in said_of_absent.items()},
@@ -235,6 +246,7 @@ def _table(rows: list[dict[str, object]]) -> str:
     header = [
         "joined",
         "weights; offset",
+        "held-out loss",
         "cut at",
         "mIoU %: generated",
         "scene within",
@@ -247,7 +259,8 @@ def _table(rows: list[dict[str, object]]) -> str:
         scores, marked = list(row["miou"].values()), list(row["marked_without_class"].values())  # type: ignore[attr-defined]
         weights = " ".join(map(str, row["weights"]))  # type: ignore[call-overload]
         figures = [*map(percent, scores), percent(float(np.mean(scores))), percent(float(np.mean(marked)))]
-        lines.append([str(row["blend"]), f"{weights}; {row['offset']}", str(row["threshold"]), *figures])
+        named = [str(row["blend"]), f"{weights}; {row['offset']}", str(row["held_out_loss"]), str(row["threshold"])]
+        lines.append([*named, *figures])
     return markdown_table([*header, "marked without the class %"], lines)
 
 

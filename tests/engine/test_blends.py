@@ -64,7 +64,7 @@ def seen(prior, truth, closeness=1.0, class_name="building"):
 
 
 def test_figures_by_hand():
-    training = [seen([[-2.0, -1.0], [1.0, 2.0]], [[False, False], [True, True]])] * 3
+    training = [seen([[-2.0, -1.0], [1.0, 2.0]], [[False, False], [True, True]])] * 4
     # Of three pixels found two are right, and one is missed; a class of its own is found whole.
     group = [
         seen([[3.0, 3.0], [3.0, -3.0]], [[True, True], [False, True]]),
@@ -76,12 +76,13 @@ def test_figures_by_hand():
     assert half["miou"]["set"] == pytest.approx((2 / 4 + 1) / 2)
     assert half["marked_without_class"]["set"] == 0.25
     assert half["offset"] == pytest.approx(0, abs=0.01) and half["weights"][0] > 1
+    assert 0 < half["held_out_loss"] < 0.01  # all four are alike, and told apart
 
 
 def test_what_ships_is_smoothed_term_by_term():
     one = seen([[1.0, 2.0]], [[True, False]], closeness=0.5)
     one = replace(one, edges=SimpleNamespace(smooth=lambda values: 3 * values))
-    plain = "close × (prior, decoder, cosine), likeness"
+    plain = "close × (prior, cosine), likeness"
     smoothed = BLENDS[plain + "; smoothed (ships)"](one)
     assert smoothed[0].tolist() == [[1.5, 3.0]]
     assert all(torch.equal(ours, 3 * theirs) for ours, theirs in zip(smoothed, BLENDS[plain](one), strict=True))

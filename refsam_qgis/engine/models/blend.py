@@ -17,7 +17,7 @@ class PriorBlend(nn.Module):
     prototypes' cosine is coarse, but holds across light. All three tell class from background, and mean less the
     farther a target lies from the references. Whether a place is like the class at all, where neither may be there, is
     what its likeness to the class prototype says. The weighted sum of the four, smoothed along the edges of the image
-    (`guided_filter`), is the answer.
+    (`guided_filter`), is the answer. A decoder that adds nothing to the others weighs nothing, and need not be asked.
     """
 
     def __init__(self) -> None:
@@ -46,20 +46,26 @@ class PriorBlend(nn.Module):
         ):
             weight.fill_(value)
 
-    def forward(self, decoded: Tensor, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
+    @property
+    def asks_decoder(self) -> bool:
+        """Whether the decoder has a say."""
+        return bool(self.decoded_weight.detach() != 0)
+
+    def forward(self, decoded: Tensor | None, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
         """Join what is known of B targets.
 
         Args:
-            decoded: The decoder's logits ``(B, 4h, 4w)``.
+            decoded: The decoder's logits ``(B, 4h, 4w)``; ``None`` where it was not asked.
             prior: The fitted map of the same shape, its values calibrated.
             pseudo: What the prototypes say.
 
         Returns:
             ``(B, 4h, 4w)``.
         """
-        contrast = self.decoded_weight * decoded + self.prior_weight * prior.values
-        contrast = contrast + self.cosine_weight * enlarge(pseudo.cosine, decoded)
-        likeness = self.likeness_weight * enlarge(pseudo.likeness, decoded)
+        contrast = self.prior_weight * prior.values + self.cosine_weight * enlarge(pseudo.cosine, prior.values)
+        if decoded is not None:
+            contrast = contrast + self.decoded_weight * decoded
+        likeness = self.likeness_weight * enlarge(pseudo.likeness, prior.values)
         return prior.closeness[:, None, None] * contrast + likeness + self.shift
 
 

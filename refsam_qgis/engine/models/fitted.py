@@ -97,11 +97,24 @@ class _DetailedSegmenter(Generic[Plain]):
 
 
 class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
-    """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3."""
+    """`ReferenceSegmenter` that runs ViRefSAM with a fitted prior in the place of Eq. 3.
+
+    Where the decoder has no say in the answer, adapters and decoder do not run, and all classes share one pass.
+    """
 
     def __init__(self, model: ViRefSAM) -> None:
         super().__init__(ViRefSAMSegmenter(model), model.sam)
         self.model = model
+        self._asks_decoder = model.blend.asks_decoder
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, valid: Tensor) -> DetailedEncoding:
+        """Encode target tiles ``(B, 3, T, T)``, no further than is asked for, and compute their pixel features."""
+        return super().encode(images, valid) if self._asks_decoder else self._encode_reference(images, valid)
+
+    def encoding_kind(self) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them."""
+        return self._plain.encoding_kind(only_features=not self._asks_decoder)
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedReference:
@@ -118,7 +131,10 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
         """Logits ``(B, 4h, 4w)`` of one class."""
         prior = self._prior.map(encoding.details, reference.head, encoding.inside)
         prototypes = reference.prototypes.expand(len(prior.values))
-        logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
+        if self._asks_decoder:
+            logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
+        else:
+            logits = self.model.compare(encoding.frozen, prototypes, prior)
         return encoding.edges.smooth(logits.float()).cpu()
 
     def _encode_reference(self, images: Tensor, valid: Tensor) -> DetailedEncoding:

@@ -50,16 +50,23 @@ class VCPEncoder(nn.Module):
             Refined prototypes (those given, without visual interaction), pseudo-mask, and object-aware embeddings
             ``(B, N_q, 256)``, none of them without object queries.
         """
+        refined, pseudo = self.compare(features, prototypes, prior)
         values = features.flatten(2).transpose(1, 2)
-        refined = self._refine(prototypes, values) if self.visual_interaction else prototypes
-        if prior is None:
-            pseudo = compute_pseudo_mask(features, refined, self.sharpness)
-        else:
-            pseudo = pool_prior(prior, features, refined, self.sharpness)
         if not self.object_queries:
             return refined, pseudo, values[:, :0]
         position = dense_position.flatten(2).transpose(1, 2)
         return refined, pseudo, self._object_queries(refined.vectors[:, 0], values, position, pseudo.hard)
+
+    def compare(
+        self, features: Tensor, prototypes: Prototypes, prior: Tensor | None = None
+    ) -> tuple[Prototypes, PseudoMask]:
+        """Refined prototypes and pseudo-mask alone; arguments as for `forward`."""
+        refined = prototypes
+        if self.visual_interaction:
+            refined = self._refine(prototypes, features.flatten(2).transpose(1, 2))
+        if prior is None:
+            return refined, compute_pseudo_mask(features, refined, self.sharpness)
+        return refined, pool_prior(prior, features, refined, self.sharpness)
 
     def _refine(self, prototypes: Prototypes, values: Tensor) -> Prototypes:
         """Pt = P + a LN(CrossAttn(P, F_t)) with a zero-initialised gate a (method Eq. 2)."""

@@ -147,7 +147,7 @@ class ViRefSAM(nn.Module):
         features = encoding.features
         rows, columns = features.shape[-2:]
         if prior is not None:
-            prior = replace(prior, values=self.blend.calibrate(prior.values))
+            prior = self._calibrated(prior)
         mask = None if prior is None else prior.values
         position = self.dense_position((rows, columns), origin)
         refined, pseudo, embeddings = self.vcp(features, position, prototypes, mask)
@@ -161,6 +161,19 @@ class ViRefSAM(nn.Module):
         if prior is not None:
             logits = self.blend(logits, prior, pseudo)
         return logits, pseudo, embeddings
+
+    def compare(self, encoding: FrozenEncoding, prototypes: Prototypes, prior: FittedMap) -> Tensor:
+        """Logits ``(B, 4h, 4w)`` where SAM's decoder has no say: what `forward` answers then, without asking it.
+
+        Arguments as for `forward`; of the encoding, the features are enough.
+        """
+        prior = self._calibrated(prior)
+        _, pseudo = self.vcp.compare(encoding.features, prototypes, prior.values)
+        logits: Tensor = self.blend(None, prior, pseudo)
+        return logits
+
+    def _calibrated(self, prior: FittedMap) -> FittedMap:
+        return replace(prior, values=self.blend.calibrate(prior.values))
 
     def _adapt(
         self, encoding: FrozenEncoding, prototypes: Tensor, assignment: Tensor, origin: tuple[int, int]
@@ -224,10 +237,17 @@ class ViRefSAMSegmenter:
         logits: Tensor = self.model(encoding, reference.expand(encoding.features.shape[0]))[0]
         return logits.float().cpu()
 
-    def encoding_kind(self) -> list[Any]:
-        """Return how many blocks stored features and tokens have behind them."""
+    def encoding_kind(self, only_features: bool = False) -> list[Any]:
+        """Return how many blocks stored features and tokens have behind them.
+
+        Args:
+            only_features: As for `ViRefSAM.encode`.
+        """
+        features = ["features", self.model.feature_depth]
+        if only_features:
+            return features
         attended = ["attended"] if 0 < self.model.prefix_depth < self.model.depth else []
-        return ["features", self.model.feature_depth, "prefix", self.model.prefix_depth, *attended]
+        return [*features, "prefix", self.model.prefix_depth, *attended]
 
     def dump_encoding(self, encoding: FrozenEncoding) -> dict[str, Tensor]:
         """Return what the encoder computed as tensors to store."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
 
 from ..models.blend import enlarge
+from ..models.sam import INPUT_SIZE
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
@@ -25,30 +26,34 @@ STREAM = 5
 PIXELS = 2000
 """Pixels of an episode that take part."""
 PLAIN = EpisodeConfig(
-    batch=1, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.0, scribble_share=0.0,
-    recolour=0.0,
+    batch=1, window=INPUT_SIZE, shots=(1, 1, 5), other_place_share=0.0, without_focus_share=0.15, partial_share=0.3,
+    scribble_share=0.3, recolour=0.0,
 )  # fmt: skip
-"""One reference, marked in full, in its own colours."""
+"""What people ask: one reference or five, in their own colours, some marked in full, some in part, some scribbled on;
+and views as large as a run's tiles, since in smaller ones the class is more frequent and the fitted map less sure."""
 ROUNDS = 20
 """Newton's steps at most."""
 PENALTY = 1e-3
 """Keeps the weights finite where one of the two tells everything."""
+PARTS = 4
+"""Parts of the episodes that take turns in being held out, when asked whether the decoder is worth asking."""
+WORTH = 0.01
+"""Share of the held-out loss that the decoder has to save: asking it takes more than half of the time of a class."""
 
 
 def calibration_episodes(
-    places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
+    places: Sequence[Place], count: int, real_share: float, seed: int, other_sensors: int = 0
 ) -> ConcatDataset[dict[str, Any]]:
     """Draw plain episodes, half of them within a place, half across two.
 
     Args:
         places: Real places; generated ones are drawn besides.
         count: Number of episodes.
-        window: Side of the views in input pixels.
         real_share: Share of the episodes in real places.
         seed: Of every draw.
         other_sensors: Further episodes whose references and target are of different sensors, where there are places.
     """
-    within = replace(PLAIN, steps=count - count // 2, window=window, real_share=real_share, seed=seed)
+    within = replace(PLAIN, steps=count - count // 2, real_share=real_share, seed=seed)
     across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
     drawn = [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
     if places and other_sensors:
@@ -62,7 +67,7 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
     """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with several values for one).
 
     Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given
-    a probability p about p are of the class.
+    a probability p about p are of the class. A decoder that hardly helps with held-out episodes gets no say.
 
     Args:
         model: Its blend is changed.
@@ -90,7 +95,36 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         chosen = draw_pixels(shrink(batch["counted"], decoded) > 0.5, generator)
         values.append(seen[chosen])
         truth.append((target[chosen] > 0.5).double())
-    model.blend.set(*fit_logistic(torch.cat(values), torch.cat(truth)).tolist())
+    silent = [0.0] if _decoder_is_idle(values, truth) else []
+    weights = fit_logistic(torch.cat(values)[:, len(silent) :], torch.cat(truth)).tolist()
+    model.blend.set(*silent, *weights)
+
+
+def _decoder_is_idle(values: Sequence[Tensor], truth: Sequence[Tensor]) -> bool:
+    """Whether held-out episodes are answered about as well without the decoder.
+
+    Args:
+        values: ``(N, M)`` of each episode, the decoder's first.
+        truth: ``(N,)`` of each episode.
+    """
+    if len(values) < PARTS:
+        return False
+    without = held_out_loss([seen[:, 1:] for seen in values], truth)
+    return without <= held_out_loss(values, truth) / (1 - WORTH)
+
+
+def held_out_loss(values: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """Mean cross-entropy of episodes whose weights were fitted to other ones; arguments as for `fit_logistic`, listed.
+
+    Every `PARTS`-th episode is held out together.
+    """
+    losses = []
+    for part in range(PARTS):
+        kept = [index for index in range(len(values)) if index % PARTS != part]
+        weights = fit_logistic(torch.cat([values[i] for i in kept]), torch.cat([truth[i] for i in kept]))
+        said, answers = torch.cat([*values[part::PARTS]]) @ weights[:-1] + weights[-1], torch.cat([*truth[part::PARTS]])
+        losses.append(F.binary_cross_entropy_with_logits(said, answers, reduction="sum"))
+    return float(torch.stack(losses).sum()) / sum(map(len, truth))
 
 
 def fit_logistic(values: Tensor, truth: Tensor) -> Tensor:

@@ -46,6 +46,20 @@ def test_it_is_a_weighted_sum():
     torch.testing.assert_close(blend(decoded, FittedMap(prior, CLOSE), pseudo), expected)
 
 
+def test_without_the_decoder_it_is_the_sum_of_the_others():
+    blend, fitted = blend_of(), numbers(1, 3, 8, 8)
+    pseudo, cosine, likeness = everywhere(2, 3)
+    expected = CLOSE[:, None, None] * (0.2 * fitted + 0.5 * cosine) + 0.3 * likeness + 0.1
+    torch.testing.assert_close(blend(None, FittedMap(fitted, CLOSE), pseudo), expected)
+
+
+def test_a_decoder_that_weighs_something_is_asked():
+    blend = blend_of()
+    assert blend.asks_decoder
+    blend.set(0.0, 3.0, 4.0, 5.0, 6.0)
+    assert not blend.asks_decoder
+
+
 def test_setting_it_leaves_what_the_fitted_values_mean():
     blend = blend_of()
     blend.set(2.0, 3.0, 4.0, 5.0, 6.0)

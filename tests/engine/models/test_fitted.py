@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from refsam_qgis.engine.job import ModelOptions
-from refsam_qgis.engine.models import training_free
+from refsam_qgis.engine.models import training_free, virefsam
 from refsam_qgis.engine.models.config import ViRefSAMConfig
 from refsam_qgis.engine.models.fitted import FittedSegmenter, FittedStockSegmenter, _colours
 from refsam_qgis.engine.models.fitted_prior import FittedPrior
@@ -137,6 +137,36 @@ def test_the_answer_is_the_models_with_the_fitted_prior(guided):
     torch.testing.assert_close(ours, GuidedFilter(colours).smooth(drawn), atol=0.02, rtol=0.02)
     assert (ours - drawn).abs().max() > 0.1
     assert (ours - plain.segment(encoding.frozen, prototypes)).abs().max() > 0.1
+
+
+def test_a_decoder_without_a_say_is_not_asked(guided, monkeypatch):
+    model = copy.deepcopy(guided.model)
+    model.blend.set(0.0, 0.4, 0.2, 2.0, -1.0)
+    silent = FittedSegmenter(model)
+    image = picture(TWIN, seed=1)
+    reference, encoding = silent.describe(shots()), guided.encode(image, whole(image))
+    prior = FittedPrior(silent.device).map(encoding.details, reference.head, encoding.inside)
+    with torch.no_grad():
+        asked = model(encoding.frozen, reference.prototypes, prior=prior)[0]
+
+    def never(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(virefsam, "decode", never)
+    monkeypatch.setattr(ViRefSAM, "_adapt", never)
+    alone = silent.encode(image, whole(image))
+    assert alone.frozen.prefix is None and alone.frozen.attended is None
+    torch.testing.assert_close(silent.segment(alone, reference), encoding.edges.smooth(asked), atol=1e-5, rtol=1e-5)
+    with pytest.raises(AssertionError):
+        guided.segment(encoding, reference)
+
+
+def test_encodings_without_tokens_are_of_another_kind(guided):
+    model = copy.deepcopy(guided.model)
+    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0)
+    kinds = [segmenter.encoding_kind() for segmenter in (guided, FittedSegmenter(model))]
+    assert kinds == [guided._plain.encoding_kind(), ["features", model.feature_depth]]
+    assert kinds[0] != kinds[1]
 
 
 def test_what_is_beyond_the_raster_makes_no_tile_far_away(guided):
