@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy.blends --data DATA/train/dubai
 
 Each way is a logistic regression on training episodes, some across places and some across sensors, as `calibrate` fits
-the one that ships, on tiles of full size with one reference or five. What is measured is class-wise mIoU at one
+the one that ships, on tiles of full size with one reference. What is measured is class-wise mIoU at one
 threshold for all, and the share of pixels marked on targets without the class, at a quarter of the size; and how well
 training episodes that were held out are answered, by which `calibrate` finds out whether the decoder is worth asking.
 """

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=24)
     parser.add_argument("--record", type=Path, default=RECORDS / "rounding.json")
     arguments = parser.parse_args()
-    draws = replace(PLAIN, steps=arguments.episodes, shots=(1,), real_share=1.0)
+    draws = replace(PLAIN, steps=arguments.episodes, real_share=1.0)
     episodes = Episodes(draws, list(read_places(arguments.data).values()), stream=STREAM)
     rows = [_measure(method, episodes) for method in METHODS]
     arguments.record.write_text(

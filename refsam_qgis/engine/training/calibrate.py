@@ -23,14 +23,14 @@ from .validation import EpisodeList
 
 STREAM = 5
 """Draws of the calibration episodes are apart from those of training, development and validation."""
+PLAIN = EpisodeConfig(
+    batch=1, window=INPUT_SIZE, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.15,
+    scribble_share=0.25, recolour=0.0,
+)  # fmt: skip
+"""One reference in its own colours, marked in full, in part or by scribbles; and tiles as large as a run's: in smaller
+views a class is more frequent, and the fitted map less sure."""
 PIXELS = 2000
 """Pixels of an episode that take part."""
-PLAIN = EpisodeConfig(
-    batch=1, window=INPUT_SIZE, shots=(1, 1, 5), other_place_share=0.0, without_focus_share=0.15, partial_share=0.3,
-    scribble_share=0.3, recolour=0.0,
-)  # fmt: skip
-"""What people ask: one reference or five, in their own colours, some marked in full, some in part, some scribbled on;
-and views as large as a run's tiles, since in smaller ones the class is more frequent and the fitted map less sure."""
 ROUNDS = 20
 """Newton's steps at most."""
 PENALTY = 1e-3
@@ -50,7 +50,7 @@ def calibration_episodes(
         places: Real places; generated ones are drawn besides.
         count: Number of episodes.
         real_share: Share of the episodes in real places.
-        seed: Of every draw.
+        seed: Of every draw; the two after it are used too.
         other_sensors: Further episodes whose references and target are of different sensors, where there are places.
     """
     within = replace(PLAIN, steps=count - count // 2, real_share=real_share, seed=seed)
