@@ -27,8 +27,7 @@ PLAIN = EpisodeConfig(
     batch=1, window=INPUT_SIZE, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.15,
     scribble_share=0.25, recolour=0.0,
 )  # fmt: skip
-"""One reference in its own colours, marked in full, in part or by scribbles; and tiles as large as a run's: in smaller
-views a class is more frequent, and the fitted map less sure."""
+"""One reference in its own colours, marked in full, in part or by scribbles; and tiles as large as a run's."""
 PIXELS = 2000
 """Pixels of an episode that take part."""
 ROUNDS = 20
@@ -42,18 +41,19 @@ WORTH = 0.01
 
 
 def calibration_episodes(
-    places: Sequence[Place], count: int, real_share: float, seed: int, other_sensors: int = 0
+    places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
 ) -> ConcatDataset[dict[str, Any]]:
     """Draw plain episodes, half of them within a place, half across two.
 
     Args:
         places: Real places; generated ones are drawn besides.
         count: Number of episodes.
+        window: Side of the views in input pixels.
         real_share: Share of the episodes in real places.
         seed: Of every draw; the two after it are used too.
         other_sensors: Further episodes whose references and target are of different sensors, where there are places.
     """
-    within = replace(PLAIN, steps=count - count // 2, real_share=real_share, seed=seed)
+    within = replace(PLAIN, steps=count - count // 2, window=window, real_share=real_share, seed=seed)
     across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
     drawn = [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
     if places and other_sensors:

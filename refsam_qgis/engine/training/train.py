@@ -41,7 +41,7 @@ EPISODES_PER_CLASS, FEWEST_EPISODES, MOST_EPISODES = 8, 16, 48
 """Episodes of a validation."""
 WARMUP = 0.1
 """Part of a short run that is warm-up."""
-CALIBRATION = 48
+CALIBRATION = 24
 """Episodes that the probabilities are calibrated on at last."""
 STREAM = 4
 """Draws of the validation episodes are apart from those of training and development."""
@@ -108,7 +108,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     result = run.result(paths, data, device)
     reporter.progress(1.0, "Calibrating the probabilities")
     model.load_state_dict(run.best_weights(), strict=False)
-    plain = calibration_episodes(data.training, CALIBRATION, data.real_share, job.seed)
+    plain = calibration_episodes(data.training, CALIBRATION, window, data.real_share, job.seed)
     calibrate(model, plain, lambda: check_cancelled(reporter))
     if not model.blend.asks_decoder:
         reporter.log("Method 'fitted' will not ask SAM's decoder: it answers held-out episodes as well without.")

@@ -70,7 +70,7 @@ def test_others_that_are_not_there_can_be_named():
 
 @pytest.mark.parametrize(("places", "count"), [([BluePlace("water")], 9), ([], 6)])
 def test_the_calibration_takes_some_where_there_are_real_places(places, count):
-    episodes = calibration_episodes(places, 6, 0.5, 0, other_sensors=3)
+    episodes = calibration_episodes(places, 6, 128, 0.5, 0, other_sensors=3)
     assert len(episodes) == count
     if places:
         assert all(is_blue(episodes[i]["target"][0]) != is_blue(episodes[i]["references"][0, 0]) for i in range(6, 9))

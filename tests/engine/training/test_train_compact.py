@@ -32,7 +32,7 @@ def script(monkeypatch):
     monkeypatch.setattr(script, "ADAPTER_STAGES", small)
     monkeypatch.setattr(script, "DEVELOPMENT_WINDOW", 64)
     monkeypatch.setattr(script, "PROMPT_PLACES", 1)
-    monkeypatch.setattr(script, "CALIBRATION", partial(script.CALIBRATION, count=2))
+    monkeypatch.setattr(script, "CALIBRATION", partial(script.CALIBRATION, count=2, window=64))
     return script
 
 
