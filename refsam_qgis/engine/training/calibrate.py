@@ -95,12 +95,14 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         chosen = draw_pixels(shrink(batch["counted"], decoded) > 0.5, generator)
         values.append(seen[chosen])
         truth.append((target[chosen] > 0.5).double())
-    silent = [0.0] if _decoder_is_idle(values, truth) else []
-    weights = fit_logistic(torch.cat(values)[:, len(silent) :], torch.cat(truth)).tolist()
-    model.blend.set(*silent, *weights)
+    every, answers = torch.cat(values), torch.cat(truth)
+    if _decoder_is_idle(values, truth):
+        model.blend.set(0.0, *fit_logistic(every[:, 1:], answers).tolist())
+    else:
+        model.blend.set(*fit_logistic(every, answers).tolist())
 
 
-def _decoder_is_idle(values: Sequence[Tensor], truth: Sequence[Tensor]) -> bool:
+def _decoder_is_idle(values: list[Tensor], truth: list[Tensor]) -> bool:
     """Whether held-out episodes are answered about as well without the decoder.
 
     Args:
@@ -113,7 +115,7 @@ def _decoder_is_idle(values: Sequence[Tensor], truth: Sequence[Tensor]) -> bool:
     return without <= held_out_loss(values, truth) / (1 - WORTH)
 
 
-def held_out_loss(values: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+def held_out_loss(values: list[Tensor], truth: list[Tensor]) -> float:
     """Mean cross-entropy of episodes whose weights were fitted to other ones; arguments as for `fit_logistic`, listed.
 
     Every `PARTS`-th episode is held out together.
@@ -122,8 +124,8 @@ def held_out_loss(values: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
     for part in range(PARTS):
         kept = [index for index in range(len(values)) if index % PARTS != part]
         weights = fit_logistic(torch.cat([values[i] for i in kept]), torch.cat([truth[i] for i in kept]))
-        said, answers = torch.cat([*values[part::PARTS]]) @ weights[:-1] + weights[-1], torch.cat([*truth[part::PARTS]])
-        losses.append(F.binary_cross_entropy_with_logits(said, answers, reduction="sum"))
+        said = torch.cat(values[part::PARTS]) @ weights[:-1] + weights[-1]
+        losses.append(F.binary_cross_entropy_with_logits(said, torch.cat(truth[part::PARTS]), reduction="sum"))
     return float(torch.stack(losses).sum()) / sum(map(len, truth))
 
 
