@@ -208,9 +208,10 @@ class _Process:
 
     def submit(self, request: Mapping[str, Any]) -> bool:
         """Send a job; from here on counts what tells how the process ended. False when it is gone."""
+        if self._jobs:  # what it says as it starts tells why it never began the first
+            self._last_words = b""
         self._jobs += 1
         self._heard = False
-        self._last_words = b""
         self._oom_kills = count_oom_kills()
         return self.send(request)
 

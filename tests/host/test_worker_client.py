@@ -153,6 +153,13 @@ def test_a_worker_that_cannot_import_names_the_remedy():
     assert caught.value.code == "environment"
 
 
+def test_what_a_worker_says_before_its_first_job_is_kept():
+    process = worker_client._Process([sys.executable, "-c", "import no_such_module"], os.environ)
+    process._error_reader.join()  # it was gone before anything was asked of it
+    process.submit({"type": "job", "id": "first"})
+    assert "run scripts/setup" in str(process.explain_death(Recorder()))
+
+
 def test_a_flood_of_errors_blocks_nothing_and_only_its_end_is_kept(client):
     started = time.monotonic()
     assert run(client, "flood")
