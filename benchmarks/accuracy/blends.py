@@ -57,6 +57,7 @@ class Seen:
         decoded: The decoder's.
         cosine: The prototypes'.
         likeness: The cosine to the class prototype alone.
+        votes: What the trees say.
         closeness: Of the target to the references.
         edges: Smooths maps along the edges of the target.
         truth: Where the class is.
@@ -68,6 +69,7 @@ class Seen:
     decoded: Tensor
     cosine: Tensor
     likeness: Tensor
+    votes: Tensor
     closeness: float
     edges: GuidedFilter
     truth: Tensor
@@ -84,6 +86,10 @@ def _all(seen: Seen) -> list[Tensor]:
 
 def _undrawn(seen: Seen) -> list[Tensor]:
     return [*_close(seen, seen.prior, seen.cosine), seen.likeness]
+
+
+def _voted(seen: Seen) -> list[Tensor]:
+    return [*_undrawn(seen), seen.votes]
 
 
 def _smoothed(seen: Seen, maps: list[Tensor]) -> list[Tensor]:
@@ -103,7 +109,16 @@ BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "close × (prior, decoder, cosine), likeness": _all,
     "close × (prior, cosine), likeness": _undrawn,
     "close × (prior, decoder, cosine), likeness; smoothed": lambda seen: _smoothed(seen, _all(seen)),
-    "close × (prior, cosine), likeness; smoothed (ships)": lambda seen: _smoothed(seen, _undrawn(seen)),
+    "close × (prior, cosine), likeness; smoothed": lambda seen: _smoothed(seen, _undrawn(seen)),
+    "close × (prior, cosine), likeness, trees": _voted,
+    "trees; smoothed": lambda seen: _smoothed(seen, [seen.votes]),
+    "close × cosine, likeness, trees; smoothed": lambda seen: _smoothed(
+        seen, [*_close(seen, seen.cosine), seen.likeness, seen.votes]
+    ),
+    "close × (prior, cosine, trees), likeness; smoothed": lambda seen: _smoothed(
+        seen, [*_close(seen, seen.prior, seen.cosine, seen.votes), seen.likeness]
+    ),
+    "close × (prior, cosine), likeness, trees; smoothed (ships)": lambda seen: _smoothed(seen, _voted(seen)),
 }
 
 
@@ -176,9 +191,9 @@ def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[Seen]:
-    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
+    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
     for batch in batches:
-        prior = fit_priors(model, batch)
+        prior = fit_priors(model, batch, trees=True)
         trusted, pseudo, _ = run_episodes(model, batch, None, prior)
         yield Seen(
             class_name=str(batch["classes"][0]),
@@ -186,6 +201,7 @@ def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[See
             decoded=trusted[0] / prior.closeness[0],
             cosine=enlarge(pseudo.cosine, trusted)[0],
             likeness=enlarge(pseudo.likeness, trusted)[0],
+            votes=prior.votes[0],
             closeness=float(prior.closeness[0]),
             edges=target_edges(batch),
             truth=shrink(batch["mask"], trusted).view_as(trusted[0]) > 0.5,

@@ -16,8 +16,9 @@ class PriorBlend(nn.Module):
     The decoder draws sharp objects where it knows their kind; the fitted map holds on to what the references say; the
     prototypes' cosine is coarse, but holds across light. All three tell class from background, and mean less the
     farther a target lies from the references. Whether a place is like the class at all, where neither may be there, is
-    what its likeness to the class prototype says. The weighted sum of the four, smoothed along the edges of the image
-    (`guided_filter`), is the answer. A decoder that adds nothing to the others weighs nothing, and need not be asked.
+    what its likeness to the class prototype says. Trees tell class from background too, but a far target misleads them
+    less. The weighted sum of the five, smoothed along the edges of the image (`guided_filter`), is the answer. A
+    decoder that adds nothing to the others weighs nothing, and need not be asked; neither need trees.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class PriorBlend(nn.Module):
         self.prior_weight = nn.Parameter(torch.tensor(0.5))
         self.cosine_weight = nn.Parameter(torch.tensor(0.0))
         self.likeness_weight = nn.Parameter(torch.tensor(0.0))
+        self.trees_weight = nn.Parameter(torch.tensor(0.0))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
     def calibrate(self, fitted: Tensor) -> Tensor:
@@ -35,13 +37,14 @@ class PriorBlend(nn.Module):
         return self.gain * fitted + self.offset
 
     @torch.no_grad()
-    def set(self, decoded: float, prior: float, cosine: float, likeness: float, shift: float) -> None:
-        """Set what decoder, prior, cosine and likeness weigh, and what is added."""
+    def set(self, decoded: float, prior: float, cosine: float, likeness: float, trees: float, shift: float) -> None:
+        """Set what decoder, prior, cosine, likeness and trees weigh, and what is added."""
         for weight, value in (
             (self.decoded_weight, decoded),
             (self.prior_weight, prior),
             (self.cosine_weight, cosine),
             (self.likeness_weight, likeness),
+            (self.trees_weight, trees),
             (self.shift, shift),
         ):
             weight.fill_(value)
@@ -50,6 +53,11 @@ class PriorBlend(nn.Module):
     def asks_decoder(self) -> bool:
         """Whether the decoder has a say."""
         return bool(self.decoded_weight.detach() != 0)
+
+    @property
+    def asks_trees(self) -> bool:
+        """Whether trees have a say."""
+        return bool(self.trees_weight.detach() != 0)
 
     def forward(self, decoded: Tensor | None, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
         """Join what is known of B targets.
@@ -66,7 +74,8 @@ class PriorBlend(nn.Module):
         if decoded is not None:
             contrast = contrast + self.decoded_weight * decoded
         likeness = self.likeness_weight * enlarge(pseudo.likeness, prior.values)
-        return prior.closeness[:, None, None] * contrast + likeness + self.shift
+        voted = self.trees_weight * prior.votes
+        return prior.closeness[:, None, None] * contrast + likeness + voted + self.shift
 
 
 def enlarge(coarse: Tensor, like: Tensor) -> Tensor:

@@ -21,6 +21,11 @@ class FitRules:
         gain: From the regression's values, mostly within -1..1, to logits.
         least_share: A feature belongs to a mark that covers at least this share of it, or half as much as it covers of
             its best covered feature.
+        trees: Extremely randomised ones beside the regression; 0 for none.
+        depth: Tests that a sample passes in each of them.
+        tries: Tests among which the best is kept; about the root of the number of features.
+        leaf: Samples in a leaf at the least; marks are wrong along edges, single pixels are not worth a split.
+        drawn: Most samples of the class, and of background, that each of the trees is grown from.
     """
 
     frequencies: int = 128
@@ -33,3 +38,11 @@ class FitRules:
     limit: float = 4.0
     gain: float = 3.0
     least_share: float = 0.3
+    trees: int = 16
+    depth: int = 10
+    tries: int = 7
+    leaf: int = 5
+    drawn: int = 1500
+
+
+WITHOUT_TREES = FitRules(trees=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fit_rules import WITHOUT_TREES, FitRules
 from .fitted_prior import FittedHead, FittedPrior
 from .guided_filter import GuidedFilter
 from .pixel_features import COLOURS, pixel_features
@@ -58,12 +59,13 @@ class _DetailedSegmenter(Generic[Plain]):
     Args:
         plain: The other segmenter.
         sam: Its SAM.
+        rules: How the class map is fitted.
     """
 
-    def __init__(self, plain: Plain, sam: Any) -> None:
+    def __init__(self, plain: Plain, sam: Any, rules: FitRules) -> None:
         self._plain = plain
         self._sam = sam
-        self._prior = FittedPrior(plain.device)
+        self._prior = FittedPrior(plain.device, rules)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +105,7 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     """
 
     def __init__(self, model: ViRefSAM) -> None:
-        super().__init__(ViRefSAMSegmenter(model), model.sam)
+        super().__init__(ViRefSAMSegmenter(model), model.sam, FitRules() if model.blend.asks_trees else WITHOUT_TREES)
         self.model = model
         self._asks_decoder = model.blend.asks_decoder
 
@@ -153,7 +155,7 @@ class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     """`ReferenceSegmenter` for a SAM without adapters: its decoder draws the parts of the fitted map."""
 
     def __init__(self, sam: Any) -> None:
-        super().__init__(TrainingFreeSegmenter(sam), sam)
+        super().__init__(TrainingFreeSegmenter(sam), sam, FitRules())
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedHead:
@@ -167,7 +169,8 @@ class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
-        fine = self._prior.logits(encoding.details, reference)
+        details = encoding.details
+        fine = (self._prior.logits(details, reference) + self._prior.votes(details, reference)) / 2
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._plain.draw(encoding.frozen.features, coarse, fine).float().cpu()
 

@@ -7,17 +7,20 @@ other, which comes as close to the kernel with far fewer of them (Yu et al., Ort
 
 Two fits share the say: one to as much of the class as of background marks too much, one to the frequencies of the
 references is too cautious where the class is rare.
+
+Beside the regression stand extremely randomised trees (`extra_trees`), which err in other places.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .cells import average_cells
+from .extra_trees import ExtraTrees, grow
 from .fit_rules import FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
@@ -28,6 +31,10 @@ RAREST = 0.01
 """Least share of the class, and of background, that a fit reckons with."""
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
+SURE = 0.999
+"""Most, and one minus this the least, that trees can say of a place."""
+HEAD, TREES = ("mean", "deviation", "weights"), ("features", "thresholds", "shares")
+"""What is stored of a regression, and of trees."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,20 @@ class FittedHead:
         mean: ``(FEATURES,)`` of the references' features.
         deviation: ``(FEATURES,)`` likewise.
         weights: ``(2 * frequencies + FEATURES + 1,)`` of cosines, sines, the features themselves, and the offset.
+        trees: Of features as they are.
     """
 
     mean: Tensor
     deviation: Tensor
     weights: Tensor
+    trees: ExtraTrees
 
     def dump(self) -> dict[str, Tensor]:
         """Return tensors on the CPU from which `restore` makes the same head."""
-        return {f"head.{name}": value.cpu().contiguous() for name, value in vars(self).items()}
+        parts = (("head", HEAD, self), ("trees", TREES, self.trees))
+        return {
+            f"{part}.{name}": getattr(owner, name).cpu().contiguous() for part, names, owner in parts for name in names
+        }
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], device: torch.device) -> FittedHead:
@@ -55,10 +67,12 @@ class FittedHead:
         Raises:
             ValueError: If the tensors are those of something else.
         """
-        names = [f"head.{field.name}" for field in fields(cls)]
-        if not set(names) <= set(tensors):
-            raise ValueError("the tensors hold no fitted head")
-        return cls(*(tensors[name].to(device) for name in names))
+        try:
+            mean, deviation, weights = (tensors[f"head.{name}"].to(device) for name in HEAD)
+            trees = ExtraTrees(*(tensors[f"trees.{name}"].to(device) for name in TREES))
+        except KeyError as error:
+            raise ValueError("the tensors hold no fitted head") from error
+        return cls(mean, deviation, weights, trees)
 
 
 @dataclass(frozen=True)
@@ -69,10 +83,12 @@ class FittedMap:
         values: ``(B, h, w)``; above 0 where the class seems to be.
         closeness: ``(B,)`` in 0..2: 1 where a target's features scatter about the references' mean as theirs do, less
             the farther away it lies, and the less the values mean.
+        votes: ``(B, h, w)`` logits of what the trees say; 0 where there are none.
     """
 
     values: Tensor
     closeness: Tensor
+    votes: Tensor
 
 
 class FittedPrior:
@@ -125,7 +141,11 @@ class FittedPrior:
         frequency = float((inside.sum() + rest.sum() * taken) / (inside.sum() + rest.sum()))
         shares = (0.5, min(max(frequency, RAREST), 1 - RAREST))
         weights = torch.stack([self._solve(waves, of_class, background, share) for share in shares]).mean(0)
-        return FittedHead(mean, deviation, weights)
+        kept = (of_class > of_rest) | (background > 0)
+        samples, positive = flat[chosen][kept].cpu().float(), (of_class > of_rest)[kept].cpu()
+        # Between as much of the class as of background, and the frequencies of the references.
+        trees = grow(samples, positive, (shares[0] * shares[1]) ** 0.5, self.rules, generator).to(flat.device)
+        return FittedHead(mean, deviation, weights, trees)
 
     def map(self, features: Tensor, head: FittedHead, inside: Tensor | None = None) -> FittedMap:
         """Ask a head about targets.
@@ -135,7 +155,9 @@ class FittedPrior:
             head: The head.
             inside: ``(B, h, w)`` bool; False where there is no image. All of it by default.
         """
-        return FittedMap(self.logits(features, head), self._closeness(features, head, inside))
+        return FittedMap(
+            self.logits(features, head), self._closeness(features, head, inside), self.votes(features, head)
+        )
 
     def _closeness(self, features: Tensor, head: FittedHead, inside: Tensor | None) -> Tensor:
         """``(B,)``: 2 / (1 + m), where m is the mean square of the standardised features."""
@@ -151,6 +173,15 @@ class FittedPrior:
         # Part by part: the waves of a whole map would be by far the largest tensor of all.
         values = torch.cat([self._ask((some - head.mean) / head.deviation, head.weights) for some in _parts(places)])
         return self.rules.gain * values.view(places.shape[:3])
+
+    def votes(self, features: Tensor, head: FittedHead) -> Tensor:
+        """Logits ``(B, h, w)`` of the share of the class that trees see, asked on half of the rows and columns."""
+        if not len(head.trees.shares):
+            return torch.zeros_like(features[:, 0])
+        places = F.avg_pool2d(features, 2).permute(0, 2, 3, 1)
+        share = head.trees.ask(places.flatten(0, 2)).clamp(1 - SURE, SURE)
+        coarse = torch.logit(share).view(-1, 1, *places.shape[1:3])
+        return F.interpolate(coarse, size=features.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
     def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
         """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting its parts side by side."""

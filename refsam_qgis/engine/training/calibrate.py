@@ -1,4 +1,4 @@
-"""Stage 3: what decoder, fitted prior and prototypes each weigh in the answer, so that its probabilities are honest."""
+"""Stage 3: what decoder, fits and prototypes each weigh in the answer, so that its probabilities are honest."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         seed: Of the choice of pixels.
     """
     model.eval()
-    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
+    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
     generator = torch.Generator().manual_seed(seed)
     values, truth = [], []
     for index in range(len(episodes)):
         check()
         batch = to_device(episodes[index], model.device)
-        prior = fit_priors(model, batch)
+        prior = fit_priors(model, batch, trees=True)
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
         closeness = prior.closeness[:, None, None]
         trusted = closeness * model.blend.calibrate(prior.values), closeness * enlarge(pseudo.cosine, decoded)
-        maps = (decoded, *trusted, enlarge(pseudo.likeness, decoded))
+        maps = (decoded, *trusted, enlarge(pseudo.likeness, decoded), prior.votes)
         # The smoothed sum of them, which is the answer, is the sum of them smoothed.
         edges = target_edges(batch)
         terms = torch.stack([edges.smooth(values) for values in maps], dim=-1)

@@ -17,6 +17,7 @@ WEIGHTS = {
     "prior_weight": 0.2,
     "cosine_weight": 0.5,
     "likeness_weight": 0.3,
+    "trees_weight": 0.6,
     "shift": 0.1,
 }
 CLOSE = torch.tensor([1.0, 0.25, 1.5], dtype=torch.float64)
@@ -42,28 +43,33 @@ def test_it_is_a_weighted_sum():
     torch.testing.assert_close(prior, 1.3 * fitted - 0.4)
     pseudo, cosine, likeness = everywhere(2, 3)
     contrast = 0.7 * decoded + 0.2 * (1.3 * fitted - 0.4) + 0.5 * cosine
-    expected = CLOSE[:, None, None] * contrast + 0.3 * likeness + 0.1
-    torch.testing.assert_close(blend(decoded, FittedMap(prior, CLOSE), pseudo), expected)
+    votes = numbers(4, 3, 8, 8)
+    expected = CLOSE[:, None, None] * contrast + 0.3 * likeness + 0.6 * votes + 0.1
+    torch.testing.assert_close(blend(decoded, FittedMap(prior, CLOSE, votes), pseudo), expected)
 
 
 def test_without_the_decoder_it_is_the_sum_of_the_others():
     blend, fitted = blend_of(), numbers(1, 3, 8, 8)
     pseudo, cosine, likeness = everywhere(2, 3)
-    expected = CLOSE[:, None, None] * (0.2 * fitted + 0.5 * cosine) + 0.3 * likeness + 0.1
-    torch.testing.assert_close(blend(None, FittedMap(fitted, CLOSE), pseudo), expected)
+    votes = numbers(4, 3, 8, 8)
+    expected = CLOSE[:, None, None] * (0.2 * fitted + 0.5 * cosine) + 0.3 * likeness + 0.6 * votes + 0.1
+    torch.testing.assert_close(blend(None, FittedMap(fitted, CLOSE, votes), pseudo), expected)
 
 
-def test_a_decoder_that_weighs_something_is_asked():
+def test_what_weighs_something_is_asked():
     blend = blend_of()
-    assert blend.asks_decoder
-    blend.set(0.0, 3.0, 4.0, 5.0, 6.0)
-    assert not blend.asks_decoder
+    assert blend.asks_decoder and blend.asks_trees
+    blend.set(0.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    assert not blend.asks_decoder and blend.asks_trees
+    blend.set(2.0, 3.0, 4.0, 5.0, 0.0, 7.0)
+    assert blend.asks_decoder and not blend.asks_trees
 
 
 def test_setting_it_leaves_what_the_fitted_values_mean():
     blend = blend_of()
-    blend.set(2.0, 3.0, 4.0, 5.0, 6.0)
-    weights = {"decoded_weight": 2, "prior_weight": 3, "cosine_weight": 4, "likeness_weight": 5, "shift": 6}
+    blend.set(2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    names = ("decoded_weight", "prior_weight", "cosine_weight", "likeness_weight", "trees_weight", "shift")
+    weights = dict(zip(names, range(2, 8), strict=True))
     found = {name: float(value) for name, value in blend.state_dict().items()}
     assert found == pytest.approx({**WEIGHTS, **weights})
 
@@ -72,7 +78,7 @@ def test_untrained_it_is_the_mean_of_both():
     decoded, fitted = numbers(0, 2, 8, 8).float(), numbers(1, 2, 8, 8).float()
     blend = PriorBlend()
     pseudo = PseudoMask(*[torch.full((2, 2, 2), 7.0)] * 4)
-    found = blend(decoded, FittedMap(blend.calibrate(fitted), torch.ones(2)), pseudo)
+    found = blend(decoded, FittedMap(blend.calibrate(fitted), torch.ones(2), 9 * fitted), pseudo)
     torch.testing.assert_close(found, (decoded + fitted) / 2)
     assert {name: value.numel() for name, value in blend.named_parameters()} == dict.fromkeys(WEIGHTS, 1)
 
@@ -81,7 +87,8 @@ def test_gradients_equal_those_by_hand():
     blend, decoded, fitted, slope = blend_of(), numbers(0, 3, 4, 4), numbers(1, 3, 4, 4), numbers(2, 3, 4, 4)
     decoded.requires_grad_()
     pseudo, cosine, likeness = everywhere(3, 3)
-    (blend(decoded, FittedMap(blend.calibrate(fitted), CLOSE), pseudo) * slope).sum().backward()
+    votes = numbers(4, 3, 4, 4)
+    (blend(decoded, FittedMap(blend.calibrate(fitted), CLOSE, votes), pseudo) * slope).sum().backward()
     trusted = CLOSE[:, None, None] * slope
     expected = {
         "gain": 0.2 * (trusted * fitted).sum(),
@@ -90,6 +97,7 @@ def test_gradients_equal_those_by_hand():
         "prior_weight": (trusted * (1.3 * fitted - 0.4)).sum(),
         "cosine_weight": (trusted * cosine).sum(),
         "likeness_weight": (slope * likeness).sum(),
+        "trees_weight": (slope * votes).sum(),
         "shift": slope.sum(),
     }
     for name, weight in blend.named_parameters():

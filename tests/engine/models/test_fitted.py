@@ -141,7 +141,7 @@ def test_the_answer_is_the_models_with_the_fitted_prior(guided):
 
 def test_a_decoder_without_a_say_is_not_asked(guided, monkeypatch):
     model = copy.deepcopy(guided.model)
-    model.blend.set(0.0, 0.4, 0.2, 2.0, -1.0)
+    model.blend.set(0.0, 0.4, 0.2, 2.0, 0.3, -1.0)
     silent = FittedSegmenter(model)
     image = picture(TWIN, seed=1)
     reference, encoding = silent.describe(shots()), guided.encode(image, whole(image))
@@ -163,7 +163,7 @@ def test_a_decoder_without_a_say_is_not_asked(guided, monkeypatch):
 
 def test_encodings_without_tokens_are_of_another_kind(guided):
     model = copy.deepcopy(guided.model)
-    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0)
+    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     kinds = [segmenter.encoding_kind() for segmenter in (guided, FittedSegmenter(model))]
     assert kinds == [guided._plain.encoding_kind(), ["features", model.feature_depth]]
     assert kinds[0] != kinds[1]
@@ -248,7 +248,9 @@ def test_a_stock_sam_is_asked_for_each_part_and_the_map_stands_in(stock, asked):
 def test_where_the_map_stands_in_it_is_the_fitted_one(stock, asked):
     reference = stock.describe(shots())
     encoding = stock.encode(picture(TWIN), whole(picture(TWIN)))
-    fine = FittedPrior(stock.device).logits(encoding.details, reference)
+    fitted = FittedPrior(stock.device).map(encoding.details, reference)
+    assert fitted.votes.any()
+    fine = (fitted.values + fitted.votes) / 2
     answered = stock.segment(encoding, reference)
     found = answered > 0
     assert found.sum() > 1000 and torch.equal(answered[found], fine[found])

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from refsam_qgis.engine.models import fitted_prior
-from refsam_qgis.engine.models.fit_rules import FitRules
+from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedHead, FittedPrior
 from refsam_qgis.engine.models.pixel_features import FEATURES, pixel_features
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
@@ -39,6 +39,11 @@ def mask_of(place, value=FOREGROUND, rest=BACKGROUND):
 def inner(place):
     """Cells of a patch that lie whole inside it, away from its edge."""
     return tuple(slice(part.start // 4 + 3, part.stop // 4 - 3) for part in place)
+
+
+def same(head, other):
+    ours, theirs = head.dump(), other.dump()
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +161,41 @@ def test_a_marked_colour_is_told_from_others(prior):
         assert logits[inner(found)].min() > 1 and logits[inner(other)].max() < -1
 
 
+def test_trees_find_what_is_like_the_marked(prior):
+    reference = pixel_features(painted((ONE, ROOF), (OTHER, FIELD), seed=1))
+    target = pixel_features(painted((OTHER, ROOF), (ONE, FIELD), seed=2))
+    found = prior.map(target, prior.fit(reference, mask_of(ONE)))
+    assert found.votes.shape == found.values.shape
+    assert found.votes[0][inner(OTHER)].min() > 1 and found.votes[0][inner(ONE)].max() < -1
+    limit = float(torch.logit(torch.tensor(fitted_prior.SURE)))
+    assert found.votes.abs().max() <= limit + 1e-4
+
+
+def test_trees_weigh_the_class_between_one_half_and_its_frequency(prior):
+    """Where all features are the same no test tells anything, so each leaf says what the class weighs."""
+    flat = torch.ones(1, FEATURES, SIDE // 4, SIDE // 4)
+    mask = mask_of((slice(0, 64), slice(0, 64)))
+    share = (0.5 * float((mask == FOREGROUND).float().mean())) ** 0.5
+    votes = prior.votes(flat, prior.fit(flat, mask))
+    torch.testing.assert_close(votes, torch.logit(torch.tensor(share)).expand_as(votes), atol=1e-3, rtol=0)
+
+
+def test_unmarked_twins_do_not_speak_against_the_class_in_trees(prior, two_roofs):
+    said = [prior.votes(two_roofs, prior.fit(two_roofs, mask_of(ONE, rest=rest)))[0] for rest in (UNMARKED, BACKGROUND)]
+    assert said[0][inner(OTHER)].mean() > said[1][inner(OTHER)].mean() + 1
+    assert said[0][inner(OTHER)].min() > 0
+
+
+def test_without_trees_or_background_nobody_votes(prior, two_roofs):
+    for fitter, mask in ((FittedPrior(CPU, WITHOUT_TREES), mask_of(ONE)), (prior, mask_of(ONE, rest=IGNORE))):
+        found = fitter.map(two_roofs, fitter.fit(two_roofs, mask))
+        assert found.values.any() and not found.votes.any()
+
+
 def test_fits_are_equal_for_equal_input(two_roofs):
     rules = FitRules(pixels=200)
     first, second = (FittedPrior(CPU, rules).fit(two_roofs, mask_of(ONE)) for _ in range(2))
-    assert all(torch.equal(value, vars(second)[name]) for name, value in vars(first).items())
+    assert same(first, second)
     other = FittedPrior(CPU, replace(rules, seed=rules.seed + 1)).fit(two_roofs, mask_of(ONE))
     assert not torch.equal(other.weights, first.weights)
 
@@ -169,7 +205,7 @@ def test_stored_heads_are_the_same_bit_by_bit(prior, two_roofs):
     tensors = head.dump()
     assert all(tensor.device == CPU and tensor.is_contiguous() for tensor in tensors.values())
     restored = FittedHead.restore({**tensors, "another": torch.zeros(1)}, CPU)
-    assert all(torch.equal(value, vars(restored)[name]) for name, value in vars(head).items())
+    assert same(head, restored)
     for missing in tensors:
         with pytest.raises(ValueError, match="no fitted head"):
             FittedHead.restore({name: value for name, value in tensors.items() if name != missing}, CPU)
@@ -305,7 +341,7 @@ def test_what_is_ignored_does_not_matter(prior, two_roofs):
     other = two_roofs.clone()
     other[:, :, 32:] = torch.randn(other[:, :, 32:].shape, generator=torch.Generator().manual_seed(0)) * 1e3
     ours, theirs = prior.fit(two_roofs, mask), prior.fit(other, mask)
-    assert all(torch.equal(value, vars(theirs)[name]) for name, value in vars(ours).items())
+    assert same(ours, theirs)
     other[:, :, 31, 0] += 1
     assert not torch.equal(prior.fit(other, mask).weights, ours.weights)
 

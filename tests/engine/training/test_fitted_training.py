@@ -1,11 +1,12 @@
 """Training with a prior that is fitted to the references of each episode."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from refsam_qgis.engine.models.fitted_prior import FittedMap, FittedPrior
+from refsam_qgis.engine.models.fitted_prior import FittedPrior
 from refsam_qgis.engine.models.pixel_features import pixel_features
 from refsam_qgis.engine.models.pseudo_mask import PseudoMask
 from refsam_qgis.engine.models.sam import build_sam
@@ -89,13 +90,13 @@ def test_a_fitted_prior_takes_the_place_of_the_cosine(model, batch):
 @torch.no_grad()
 def test_what_tells_class_from_background_counts_as_far_as_the_target_is_close(model, batch):
     prior = fit_priors(model, batch)
-    distant = FittedMap(prior.values, prior.closeness / 4)
+    distant = replace(prior, closeness=prior.closeness / 4)
     for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        model.blend.set(*weights, 0.0, 0.0)
+        model.blend.set(*weights, 0.0, 0.0, 0.0)
         near, far = (run_episodes(model, batch, None, given)[0] for given in (prior, distant))
         assert near.abs().max() > 0.1
         torch.testing.assert_close(far, near / 4)
-    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0)
+    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     found = run_episodes(model, batch, None, prior)[0]
     torch.testing.assert_close(found, prior.closeness[:, None, None] * prior.values)
 
@@ -103,8 +104,8 @@ def test_what_tells_class_from_background_counts_as_far_as_the_target_is_close(m
 @torch.no_grad()
 def test_likeness_counts_however_far_the_target_is(model, batch):
     prior = fit_priors(model, batch)
-    model.blend.set(0.0, 0.0, 0.0, 1.0, 0.0)
-    answer, pseudo, _ = run_episodes(model, batch, None, FittedMap(prior.values, 0 * prior.closeness))
+    model.blend.set(0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    answer, pseudo, _ = run_episodes(model, batch, None, replace(prior, closeness=0 * prior.closeness))
     torch.testing.assert_close(answer.mean((1, 2)), pseudo.likeness.mean((1, 2)), atol=0.02, rtol=0)
     assert pseudo.likeness.abs().max() <= 1 + 1e-5
 
@@ -122,8 +123,19 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not any(name.startswith("sam.") for name in changed)
     assert any(name.startswith("vcp.") for name in changed) and any(name.startswith("dta.") for name in changed)
-    blend = {f"blend.{name}" for name, _ in model.blend.named_parameters()}
-    assert changed & blend == (blend if learns else set())
+    # Trees are grown in training where they have a say already; calibration gives it to them.
+    blend = {f"blend.{name}" for name, _ in model.blend.named_parameters()} - {"blend.trees_weight"}
+    assert changed & {f"blend.{name}" for name, _ in model.blend.named_parameters()} == (blend if learns else set())
+
+
+@torch.no_grad()
+def test_trees_are_grown_where_the_blend_or_the_caller_asks_for_them(model, batch):
+    assert not fit_priors(model, batch).votes.any()
+    assert fit_priors(model, batch, trees=True).votes.any()
+    model.blend.set(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    prior = fit_priors(model, batch)
+    assert torch.equal(run_episodes(model, batch, None, prior)[0], prior.votes)
+    assert not fit_priors(model, batch, trees=False).votes.any()
 
 
 @pytest.mark.parametrize("share", [0.0, FITTED_SHARE, 1.0])
