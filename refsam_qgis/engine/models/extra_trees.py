@@ -38,19 +38,23 @@ class ExtraTrees:
         """No trees, which have no opinion."""
         return cls(torch.zeros(0, dtype=torch.int32), torch.zeros(0), torch.zeros(0, 1))
 
+    def __len__(self) -> int:
+        """Number of trees."""
+        return len(self.shares)
+
     def to(self, device: torch.device) -> ExtraTrees:
         """The same trees on a device."""
         return ExtraTrees(self.features.to(device), self.thresholds.to(device), self.shares.to(device))
 
     def ask(self, samples: Tensor) -> Tensor:
         """Mean share of the class where samples ``(n, F)`` end: ``(n,)`` in 0..1; 0.5 if there are no trees."""
-        if not len(self.shares):
+        if not len(self):
             return samples.new_full((len(samples),), 0.5)
         at_once = ASKED_AT_ONCE if samples.device.type == "cpu" else ASKED_AT_ONCE * 256
         return torch.cat([self._ask(some) for some in samples.split(at_once)])  # type: ignore[no-untyped-call]
 
     def _ask(self, samples: Tensor) -> Tensor:
-        trees, count, device = len(self.shares), len(samples), samples.device
+        trees, count, device = len(self), len(samples), samples.device
         values = samples.T.reshape(-1)
         # 32 bits do for every index here, and are fetched twice as fast as 64.
         sample = torch.arange(count, dtype=torch.int32, device=device)

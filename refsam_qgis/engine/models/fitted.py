@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fit_rules import WITHOUT_TREES, FitRules
-from .fitted_prior import FittedHead, FittedPrior
+from .fitted_prior import FittedHead, FittedMap, FittedPrior, tree_samples
 from .guided_filter import GuidedFilter
 from .pixel_features import COLOURS, pixel_features
 from .prototypes import Prototypes
@@ -38,6 +38,11 @@ class DetailedEncoding:
     frozen: FrozenEncoding
     details: Tensor
     inside: Tensor
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """What trees are asked about."""
+        return tree_samples(self.details)
 
     @cached_property
     def edges(self) -> GuidedFilter:
@@ -83,6 +88,10 @@ class _DetailedSegmenter(Generic[Plain]):
         # Of normalised pixels, only those that stand for nodata and padding are zero in all colours.
         inside = (frozen.pixels[..., ::MASK_SCALE, ::MASK_SCALE] != 0).any(1)
         return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)), inside)
+
+    def _ask(self, encoding: DetailedEncoding, head: FittedHead) -> FittedMap:
+        samples = encoding.samples if len(head.trees) else None
+        return self._prior.map(encoding.details, head, encoding.inside, samples)
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""
@@ -131,7 +140,7 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedReference) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
-        prior = self._prior.map(encoding.details, reference.head, encoding.inside)
+        prior = self._ask(encoding, reference.head)
         prototypes = reference.prototypes.expand(len(prior.values))
         if self._asks_decoder:
             logits: Tensor = self.model(encoding.frozen, prototypes, prior=prior)[0]
@@ -169,8 +178,8 @@ class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     @torch.inference_mode()
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
-        details = encoding.details
-        fine = (self._prior.logits(details, reference) + self._prior.votes(details, reference)) / 2
+        fitted = self._ask(encoding, reference)
+        fine = (fitted.values + fitted.votes) / 2
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._plain.draw(encoding.frozen.features, coarse, fine).float().cpu()
 

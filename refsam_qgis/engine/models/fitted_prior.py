@@ -31,6 +31,8 @@ RAREST = 0.01
 """Least share of the class, and of background, that a fit reckons with."""
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
+EVERY = 2
+"""Rows and columns of features that trees are asked about together: one by one takes four times as long for nothing."""
 SURE = 0.999
 """Most, and one minus this the least, that trees can say of a place."""
 HEAD, TREES = ("mean", "deviation", "weights"), ("features", "thresholds", "shares")
@@ -147,17 +149,21 @@ class FittedPrior:
         trees = grow(samples, positive, (shares[0] * shares[1]) ** 0.5, self.rules, generator).to(flat.device)
         return FittedHead(mean, deviation, weights, trees)
 
-    def map(self, features: Tensor, head: FittedHead, inside: Tensor | None = None) -> FittedMap:
+    def map(
+        self, features: Tensor, head: FittedHead, inside: Tensor | None = None, samples: Tensor | None = None
+    ) -> FittedMap:
         """Ask a head about targets.
 
         Args:
             features: ``(B, FEATURES, h, w)``.
             head: The head.
             inside: ``(B, h, w)`` bool; False where there is no image. All of it by default.
+            samples: `tree_samples` of the features, where they are at hand.
         """
-        return FittedMap(
-            self.logits(features, head), self._closeness(features, head, inside), self.votes(features, head)
-        )
+        votes = torch.zeros_like(features[:, 0])
+        if len(head.trees):
+            votes = self._votes(tree_samples(features) if samples is None else samples, head)
+        return FittedMap(self.logits(features, head), self._closeness(features, head, inside), votes)
 
     def _closeness(self, features: Tensor, head: FittedHead, inside: Tensor | None) -> Tensor:
         """``(B,)``: 2 / (1 + m), where m is the mean square of the standardised features."""
@@ -174,14 +180,11 @@ class FittedPrior:
         values = torch.cat([self._ask((some - head.mean) / head.deviation, head.weights) for some in _parts(places)])
         return self.rules.gain * values.view(places.shape[:3])
 
-    def votes(self, features: Tensor, head: FittedHead) -> Tensor:
-        """Logits ``(B, h, w)`` of the share of the class that trees see, asked on half of the rows and columns."""
-        if not len(head.trees.shares):
-            return torch.zeros_like(features[:, 0])
-        places = F.avg_pool2d(features, 2).permute(0, 2, 3, 1)
-        share = head.trees.ask(places.flatten(0, 2)).clamp(1 - SURE, SURE)
-        coarse = torch.logit(share).view(-1, 1, *places.shape[1:3])
-        return F.interpolate(coarse, size=features.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    def _votes(self, samples: Tensor, head: FittedHead) -> Tensor:
+        """Logits ``(B, h, w)`` of the share of the class that trees see."""
+        share = head.trees.ask(samples.flatten(0, 2)).clamp(1 - SURE, SURE)
+        coarse = torch.logit(share).view(-1, 1, *samples.shape[1:3])
+        return F.interpolate(coarse, scale_factor=EVERY, mode="bilinear", align_corners=False)[:, 0]
 
     def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
         """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting its parts side by side."""
@@ -210,6 +213,11 @@ class FittedPrior:
         # On the CPU: the system is small, doubles are exact enough for any mark, and not every device can solve.
         solved: Tensor = torch.linalg.solve(gram.cpu().double(), (waves.T @ (positive - negative)).cpu().double())
         return solved.to(waves)
+
+
+def tree_samples(features: Tensor) -> Tensor:
+    """What trees are asked about, of features ``(B, FEATURES, h, w)``: ``(B, h/2, w/2, FEATURES)``, of any class."""
+    return F.avg_pool2d(features, EVERY).permute(0, 2, 3, 1).contiguous()
 
 
 def orthogonal(count: int, seed: int) -> Tensor:

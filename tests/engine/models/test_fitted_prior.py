@@ -171,17 +171,27 @@ def test_trees_find_what_is_like_the_marked(prior):
     assert found.votes.abs().max() <= limit + 1e-4
 
 
+def test_samples_at_hand_are_voted_on_alike(prior, two_roofs):
+    head = prior.fit(two_roofs, mask_of(ONE))
+    samples = fitted_prior.tree_samples(two_roofs)
+    assert samples.shape == (1, 32, 32, FEATURES)
+    torch.testing.assert_close(samples[0, 3, 5], two_roofs[0, :, 6:8, 10:12].mean((1, 2)))
+    assert torch.equal(prior.map(two_roofs, head, samples=samples).votes, prior.map(two_roofs, head).votes)
+
+
 def test_trees_weigh_the_class_between_one_half_and_its_frequency(prior):
     """Where all features are the same no test tells anything, so each leaf says what the class weighs."""
     flat = torch.ones(1, FEATURES, SIDE // 4, SIDE // 4)
     mask = mask_of((slice(0, 64), slice(0, 64)))
     share = (0.5 * float((mask == FOREGROUND).float().mean())) ** 0.5
-    votes = prior.votes(flat, prior.fit(flat, mask))
+    votes = prior.map(flat, prior.fit(flat, mask)).votes
     torch.testing.assert_close(votes, torch.logit(torch.tensor(share)).expand_as(votes), atol=1e-3, rtol=0)
 
 
 def test_unmarked_twins_do_not_speak_against_the_class_in_trees(prior, two_roofs):
-    said = [prior.votes(two_roofs, prior.fit(two_roofs, mask_of(ONE, rest=rest)))[0] for rest in (UNMARKED, BACKGROUND)]
+    said = [
+        prior.map(two_roofs, prior.fit(two_roofs, mask_of(ONE, rest=rest))).votes[0] for rest in (UNMARKED, BACKGROUND)
+    ]
     assert said[0][inner(OTHER)].mean() > said[1][inner(OTHER)].mean() + 1
     assert said[0][inner(OTHER)].min() > 0
 
