@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from ..models.blend import enlarge
 from ..models.sam import INPUT_SIZE
@@ -27,7 +27,9 @@ PLAIN = EpisodeConfig(
     batch=1, window=INPUT_SIZE, shots=(1,), other_place_share=0.0, without_focus_share=0.15, partial_share=0.15,
     scribble_share=0.25, recolour=0.0,
 )  # fmt: skip
-"""One reference in its own colours, marked in full, in part or by scribbles; and tiles as large as a run's."""
+"""References in their own colours, marked in full, in part or by scribbles; and tiles as large as a run's."""
+SEVERAL = 5
+"""References of those further episodes that have several: what is fitted to them means more than with one."""
 PIXELS = 2000
 """Pixels of an episode that take part."""
 ROUNDS = 20
@@ -43,23 +45,36 @@ WORTH = 0.01
 def calibration_episodes(
     places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
 ) -> ConcatDataset[dict[str, Any]]:
-    """Draw plain episodes, half of them within a place, half across two.
+    """Draw plain episodes, half within a place, half across two; and a quarter as many with several references.
 
     Args:
         places: Real places; generated ones are drawn besides.
-        count: Number of episodes.
+        count: Number of episodes with one reference.
         window: Side of the views in input pixels.
         real_share: Share of the episodes in real places.
-        seed: Of every draw; the two after it are used too.
-        other_sensors: Further episodes whose references and target are of different sensors, where there are places.
+        seed: Of every draw; the five after it are used too.
+        other_sensors: Further episodes with one reference, of another sensor than the target, where there are places.
     """
-    within = replace(PLAIN, steps=count - count // 2, window=window, real_share=real_share, seed=seed)
-    across = replace(within, steps=count // 2, other_place_share=1.0, seed=seed + 1)
-    drawn = [Episodes(within, places, stream=STREAM), Episodes(across, places, stream=STREAM, support=places)]
+    plain = replace(PLAIN, window=window, real_share=real_share, seed=seed)
+    several = replace(plain, shots=(SEVERAL,), seed=seed + 3)
+    return ConcatDataset(
+        [
+            *_within_and_across(plain, places, count, other_sensors),
+            *_within_and_across(several, places, count // 4, other_sensors // 4),
+        ]
+    )
+
+
+def _within_and_across(
+    config: EpisodeConfig, places: Sequence[Place], count: int, other_sensors: int
+) -> Iterator[Dataset[dict[str, Any]]]:
+    within = replace(config, steps=count - count // 2)
+    across = replace(config, steps=count // 2, other_place_share=1.0, seed=config.seed + 1)
+    yield Episodes(within, places, stream=STREAM)
+    yield Episodes(across, places, stream=STREAM, support=places)
     if places and other_sensors:
-        apart = replace(within, steps=other_sensors, without_focus_share=0.5, seed=seed + 2)
-        drawn.append(OtherSensorEpisodes(apart, places, stream=STREAM))
-    return ConcatDataset(drawn)
+        apart = replace(config, steps=other_sensors, without_focus_share=0.5, seed=config.seed + 2)
+        yield OtherSensorEpisodes(apart, places, stream=STREAM)
 
 
 @torch.no_grad()

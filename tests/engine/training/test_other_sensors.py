@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refsam_qgis.engine.training.calibrate import PLAIN, calibration_episodes
+from refsam_qgis.engine.training.calibrate import PLAIN, SEVERAL, calibration_episodes
 from refsam_qgis.engine.training.other_sensors import STYLED, OtherSensorEpisodes
 from refsam_qgis.engine.training.sources import NOWHERE
 from refsam_qgis.engine.training.views import LabelledImage
@@ -68,9 +68,13 @@ def test_others_that_are_not_there_can_be_named():
     assert {batch["classes"][0] for batch in drawn("carport", alone=("plane",))} == {"plane"}
 
 
-@pytest.mark.parametrize(("places", "count"), [([BluePlace("water")], 9), ([], 6)])
-def test_the_calibration_takes_some_where_there_are_real_places(places, count):
-    episodes = calibration_episodes(places, 6, 128, 0.5, 0, other_sensors=3)
-    assert len(episodes) == count
-    if places:
-        assert all(is_blue(episodes[i]["target"][0]) != is_blue(episodes[i]["references"][0, 0]) for i in range(6, 9))
+@pytest.mark.parametrize(("places", "others"), [([BluePlace("water")], (4, 1)), ([], (0, 0))])
+def test_the_calibration_takes_some_where_there_are_real_places(places, others):
+    """Eight with one reference and two with several, and after each of these the others."""
+    episodes = calibration_episodes(places, 8, 128, 0.5, 0, other_sensors=4)
+    one = 8 + others[0]
+    assert len(episodes) == one + 2 + others[1]
+    drawn = list(episodes)
+    assert [batch["references"].shape[1] for batch in drawn] == [1] * one + [SEVERAL] * (len(drawn) - one)
+    for batch in drawn[8:one] + drawn[one + 2 :]:
+        assert all(is_blue(batch["target"][0]) != is_blue(reference) for reference in batch["references"][0])
