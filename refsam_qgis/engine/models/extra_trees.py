@@ -1,8 +1,8 @@
 """Extremely randomised trees (Geurts, Ernst and Wehenkel 2006), grown and asked with tensors.
 
-Trees that draw their tests at random and keep the purest of a few tell classes apart by ranks of features alone, so
-other light, and what no reference shows, leads them astray less than it does a smooth function. scikit-learn grows the
-same; it knows no GPU, and a network's environment need not have it.
+Trees that draw their tests at random and keep the purest of a few judge what lies beyond all references as what lies at
+their edge, where a smooth function goes on as it likes; so other light leads them astray less. scikit-learn grows the
+same, but knows no GPU, and where models are trained it need not be installed.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     def segment(self, encoding: DetailedEncoding, reference: FittedHead) -> Tensor:
         """Logits ``(B, 4h, 4w)`` of one class."""
         fitted = self._ask(encoding, reference)
-        fine = (fitted.values + fitted.votes) / 2
+        fine = (fitted.values + fitted.votes) / 2 if len(reference.trees) else fitted.values
         coarse = F.max_pool2d(fine[:, None], MASK_SCALE)[:, 0]  # an object smaller than a cell is an object
         return self._plain.draw(encoding.frozen.features, coarse, fine).float().cpu()
 

@@ -257,6 +257,17 @@ def test_where_the_map_stands_in_it_is_the_fitted_one(stock, asked):
     assert (answered <= fine).all()
 
 
+def test_without_background_to_grow_trees_from_the_regression_speaks_alone(stock, asked):
+    given = shots()
+    alone = Shots(given.images, torch.where(given.masks == FOREGROUND, given.masks, IGNORE), given.valid)
+    reference = stock.describe(alone)
+    encoding = stock.encode(picture(TWIN), whole(picture(TWIN)))
+    fitted = FittedPrior(stock.device).map(encoding.details, reference)
+    answered = stock.segment(encoding, reference)
+    found = answered > 0
+    assert found.any() and not fitted.votes.any() and torch.equal(answered[found], fitted.values[found])
+
+
 def test_a_stock_sam_draws_what_the_map_supports(stock, monkeypatch):
     """A drawn mask over the roof is taken; one beside it is not."""
     reference = stock.describe(shots())
