@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .fit_rules import FitRules
 
-ASKED_AT_ONCE = 1024
+ASKED_AT_ONCE = 2048
 """Samples that go down the trees together, so that they stay in a CPU's cache; a GPU takes more."""
 
 

@@ -58,7 +58,7 @@ def test_they_tell_classes_apart_as_scikit_learns_do():
     assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.01)
 
 
-@pytest.mark.parametrize("at_once", [7, 1024])
+@pytest.mark.parametrize("at_once", [7, 2048])
 def test_samples_go_where_the_tests_send_them(monkeypatch, at_once):
     monkeypatch.setattr(extra_trees, "ASKED_AT_ONCE", at_once)
     trees = grown(*draw(400))
