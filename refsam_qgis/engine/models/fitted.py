@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fit_rules import WITHOUT_TREES, FitRules
-from .fitted_prior import FittedHead, FittedMap, FittedPrior, tree_samples
+from .fitted_prior import FittedHead, FittedMap, FittedPrior, thin
 from .guided_filter import GuidedFilter
 from .pixel_features import COLOURS, pixel_features
 from .prototypes import Prototypes
@@ -41,8 +41,8 @@ class DetailedEncoding:
 
     @cached_property
     def samples(self) -> Tensor:
-        """What trees are asked about."""
-        return tree_samples(self.details)
+        """What heads are asked about."""
+        return thin(self.details)
 
     @cached_property
     def edges(self) -> GuidedFilter:
@@ -90,8 +90,7 @@ class _DetailedSegmenter(Generic[Plain]):
         return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)), inside)
 
     def _ask(self, encoding: DetailedEncoding, head: FittedHead) -> FittedMap:
-        samples = encoding.samples if len(head.trees) else None
-        return self._prior.map(encoding.details, head, encoding.inside, samples)
+        return self._prior.map(encoding.details, head, encoding.inside, encoding.samples)
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""

@@ -32,7 +32,7 @@ RAREST = 0.01
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
 EVERY = 2
-"""Rows and columns of features that trees are asked about together: one by one takes four times as long for nothing."""
+"""Rows and columns of features that a head is asked about together: one by one takes four times as long for nothing."""
 SURE = 0.999
 """Most, and one minus this the least, that trees can say of a place."""
 HEAD, TREES = ("mean", "deviation", "weights"), ("features", "thresholds", "shares")
@@ -158,12 +158,13 @@ class FittedPrior:
             features: ``(B, FEATURES, h, w)``.
             head: The head.
             inside: ``(B, h, w)`` bool; False where there is no image. All of it by default.
-            samples: `tree_samples` of the features, where they are at hand.
+            samples: `thin` of the features, where they are at hand.
         """
-        votes = torch.zeros_like(features[:, 0])
-        if len(head.trees):
-            votes = self._votes(tree_samples(features) if samples is None else samples, head)
-        return FittedMap(self.logits(features, head), self._closeness(features, head, inside), votes)
+        samples = thin(features) if samples is None else samples
+        share = head.trees.ask(samples.flatten(0, 2)).clamp(1 - SURE, SURE)
+        said = torch.stack([self._values(samples, head), torch.logit(share).view(samples.shape[:3])], dim=1)
+        values, votes = F.interpolate(said, scale_factor=EVERY, mode="bilinear", align_corners=False).unbind(1)
+        return FittedMap(values, self._closeness(features, head, inside), votes)
 
     def _closeness(self, features: Tensor, head: FittedHead, inside: Tensor | None) -> Tensor:
         """``(B,)``: 2 / (1 + m), where m is the mean square of the standardised features."""
@@ -175,16 +176,13 @@ class FittedPrior:
 
     def logits(self, features: Tensor, head: FittedHead) -> Tensor:
         """Class map ``(B, h, w)`` of features ``(B, FEATURES, h, w)``; above 0 where the class seems to be."""
-        places = features.permute(0, 2, 3, 1)
+        return self._values(features.permute(0, 2, 3, 1), head)
+
+    def _values(self, places: Tensor, head: FittedHead) -> Tensor:
+        """What the regression says of places ``(B, h, w, FEATURES)``: ``(B, h, w)``."""
         # Part by part: the waves of a whole map would be by far the largest tensor of all.
         values = torch.cat([self._ask((some - head.mean) / head.deviation, head.weights) for some in _parts(places)])
         return self.rules.gain * values.view(places.shape[:3])
-
-    def _votes(self, samples: Tensor, head: FittedHead) -> Tensor:
-        """Logits ``(B, h, w)`` of the share of the class that trees see."""
-        share = head.trees.ask(samples.flatten(0, 2)).clamp(1 - SURE, SURE)
-        coarse = torch.logit(share).view(-1, 1, *samples.shape[1:3])
-        return F.interpolate(coarse, scale_factor=EVERY, mode="bilinear", align_corners=False)[:, 0]
 
     def _ask(self, standard: Tensor, weights: Tensor) -> Tensor:
         """``self._waves(standard) @ weights`` for ``(n, FEATURES)``, without setting its parts side by side."""
@@ -215,8 +213,8 @@ class FittedPrior:
         return solved.to(waves)
 
 
-def tree_samples(features: Tensor) -> Tensor:
-    """What trees are asked about, of features ``(B, FEATURES, h, w)``: ``(B, h/2, w/2, FEATURES)``, of any class."""
+def thin(features: Tensor) -> Tensor:
+    """What heads are asked about, of features ``(B, FEATURES, h, w)``: ``(B, h/2, w/2, FEATURES)``, for any class."""
     return F.avg_pool2d(features, EVERY).permute(0, 2, 3, 1).contiguous()
 
 

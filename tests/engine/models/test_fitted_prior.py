@@ -171,12 +171,16 @@ def test_trees_find_what_is_like_the_marked(prior):
     assert found.votes.abs().max() <= limit + 1e-4
 
 
-def test_samples_at_hand_are_voted_on_alike(prior, two_roofs):
+def test_samples_at_hand_are_asked_about_alike(prior, two_roofs):
     head = prior.fit(two_roofs, mask_of(ONE))
-    samples = fitted_prior.tree_samples(two_roofs)
+    samples = fitted_prior.thin(two_roofs)
     assert samples.shape == (1, 32, 32, FEATURES)
     torch.testing.assert_close(samples[0, 3, 5], two_roofs[0, :, 6:8, 10:12].mean((1, 2)))
-    assert torch.equal(prior.map(two_roofs, head, samples=samples).votes, prior.map(two_roofs, head).votes)
+    found, again = prior.map(two_roofs, head, samples=samples), prior.map(two_roofs, head)
+    assert torch.equal(found.votes, again.votes) and torch.equal(found.values, again.values)
+    coarse = prior.logits(torch.nn.functional.avg_pool2d(two_roofs, 2), head)[:, None]
+    expected = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear")[:, 0]
+    torch.testing.assert_close(found.values, expected)
 
 
 def test_trees_weigh_the_class_between_one_half_and_its_frequency(prior):
@@ -418,7 +422,6 @@ def test_closeness_falls_the_farther_a_target_is(prior, two_roofs):
     head = prior.fit(two_roofs, mask_of(ONE))
     everywhere = torch.ones(1, *two_roofs.shape[-2:], dtype=torch.bool)
     own = prior.map(two_roofs, head)
-    torch.testing.assert_close(own.values, prior.logits(two_roofs, head))
     assert float(own.closeness) == pytest.approx(closeness_by_hand(prior, head, two_roofs, everywhere), rel=1e-4)
     assert float(own.closeness) == pytest.approx(1, abs=0.1)  # the references themselves
     like, darker, other = (
