@@ -13,7 +13,7 @@ Beside the regression stand extremely randomised trees (`extra_trees`), which er
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ EVERY = 2
 """Rows and columns of features that a head is asked about together: one by one takes four times as long for nothing."""
 SURE = 0.999
 """Most, and one minus this the least, that trees can say of a place."""
-HEAD, TREES = ("mean", "deviation", "weights"), ("features", "thresholds", "shares")
-"""What is stored of a regression, and of trees."""
+REGRESSION = ("mean", "deviation", "weights")
+"""What is stored of a head beside its trees."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,9 @@ class FittedHead:
 
     def dump(self) -> dict[str, Tensor]:
         """Return tensors on the CPU from which `restore` makes the same head."""
-        parts = (("head", HEAD, self), ("trees", TREES, self.trees))
-        return {
-            f"{part}.{name}": getattr(owner, name).cpu().contiguous() for part, names, owner in parts for name in names
-        }
+        regression = {f"head.{name}": getattr(self, name) for name in REGRESSION}
+        trees = {f"trees.{name}": value for name, value in vars(self.trees).items()}
+        return {name: value.cpu().contiguous() for name, value in {**regression, **trees}.items()}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], device: torch.device) -> FittedHead:
@@ -70,8 +69,8 @@ class FittedHead:
             ValueError: If the tensors are those of something else.
         """
         try:
-            mean, deviation, weights = (tensors[f"head.{name}"].to(device) for name in HEAD)
-            trees = ExtraTrees(*(tensors[f"trees.{name}"].to(device) for name in TREES))
+            mean, deviation, weights = (tensors[f"head.{name}"].to(device) for name in REGRESSION)
+            trees = ExtraTrees(*(tensors[f"trees.{field.name}"].to(device) for field in fields(ExtraTrees)))
         except KeyError as error:
             raise ValueError("the tensors hold no fitted head") from error
         return cls(mean, deviation, weights, trees)
@@ -143,11 +142,14 @@ class FittedPrior:
         frequency = float((inside.sum() + rest.sum() * taken) / (inside.sum() + rest.sum()))
         shares = (0.5, min(max(frequency, RAREST), 1 - RAREST))
         weights = torch.stack([self._solve(waves, of_class, background, share) for share in shares]).mean(0)
-        kept = (of_class > of_rest) | (background > 0)
-        samples, positive = flat[chosen][kept].cpu().float(), (of_class > of_rest)[kept].cpu()
-        # Between as much of the class as of background, and the frequencies of the references.
-        trees = grow(samples, positive, (shares[0] * shares[1]) ** 0.5, self.rules, generator).to(flat.device)
-        return FittedHead(mean, deviation, weights, trees)
+        trees = ExtraTrees.none()
+        if self.rules.trees:
+            positive = of_class > of_rest
+            kept = positive | (background > 0)
+            # Between as much of the class as of background, and the frequencies of the references.
+            share = (shares[0] * shares[1]) ** 0.5
+            trees = grow(flat[chosen][kept].cpu().float(), positive[kept].cpu(), share, self.rules, generator)
+        return FittedHead(mean, deviation, weights, trees.to(flat.device))
 
     def map(
         self, features: Tensor, head: FittedHead, inside: Tensor | None = None, samples: Tensor | None = None
