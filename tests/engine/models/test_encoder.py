@@ -108,7 +108,8 @@ def test_no_attention_map_is_whole_and_no_padding_is_projected(monkeypatch):
         run_blocks(encoder, patches, range(2))
     tokens, heads = 20 * 20, 2
     assert noted.elements < heads * tokens**2 / 4
-    assert noted.rows == {tokens}  # segment_anything projects the 28 * 28 of the padded windows
+    # One row of windows after the other; segment_anything projects the 28 * 28 of the padded ones.
+    assert noted.rows == {tokens, 14 * 20, 6 * 20}
 
 
 def test_a_bias_of_further_channels_is_the_bias():
