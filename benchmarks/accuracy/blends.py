@@ -24,6 +24,7 @@ from torch import Tensor
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.blend import enlarge
 from refsam_qgis.engine.models.checkpoints import load_adapters, load_sam
+from refsam_qgis.engine.models.fit_rules import FitRules
 from refsam_qgis.engine.models.guided_filter import GuidedFilter
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
@@ -193,7 +194,7 @@ def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
 def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[Seen]:
     model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
     for batch in batches:
-        prior = fit_priors(model, batch, trees=True)
+        prior = fit_priors(model, batch, FitRules())
         trusted, pseudo, _ = run_episodes(model, batch, None, prior)
         yield Seen(
             class_name=str(batch["classes"][0]),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fit_rules import WITHOUT_TREES, FitRules
 from .fitted_prior import FittedMap
 from .pseudo_mask import PseudoMask
 
@@ -55,9 +56,9 @@ class PriorBlend(nn.Module):
         return bool(self.decoded_weight.detach() != 0)
 
     @property
-    def asks_trees(self) -> bool:
-        """Whether trees have a say."""
-        return bool(self.trees_weight.detach() != 0)
+    def rules(self) -> FitRules:
+        """How to fit what is asked: trees only where they have a say."""
+        return FitRules() if bool(self.trees_weight.detach() != 0) else WITHOUT_TREES
 
     def forward(self, decoded: Tensor | None, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
         """Join what is known of B targets.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .fit_rules import WITHOUT_TREES, FitRules
+from .fit_rules import FitRules
 from .fitted_prior import FittedHead, FittedMap, FittedPrior, thin
 from .guided_filter import GuidedFilter
 from .pixel_features import COLOURS, pixel_features
@@ -113,7 +113,7 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     """
 
     def __init__(self, model: ViRefSAM) -> None:
-        super().__init__(ViRefSAMSegmenter(model), model.sam, FitRules() if model.blend.asks_trees else WITHOUT_TREES)
+        super().__init__(ViRefSAMSegmenter(model), model.sam, model.blend.rules)
         self.model = model
         self._asks_decoder = model.blend.asks_decoder
 

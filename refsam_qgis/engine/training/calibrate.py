@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset
 
 from ..models.blend import enlarge
+from ..models.fit_rules import FitRules
 from ..models.sam import INPUT_SIZE
 from ..models.virefsam import ViRefSAM
 from .batch import to_device
@@ -97,7 +98,7 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
     for index in range(len(episodes)):
         check()
         batch = to_device(episodes[index], model.device)
-        prior = fit_priors(model, batch, trees=True)
+        prior = fit_priors(model, batch, FitRules())
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
         closeness = prior.closeness[:, None, None]
         trusted = closeness * model.blend.calibrate(prior.values), closeness * enlarge(pseudo.cosine, decoded)

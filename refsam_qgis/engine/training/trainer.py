@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..models.fit_rules import WITHOUT_TREES, FitRules
+from ..models.fit_rules import FitRules
 from ..models.fitted_prior import FittedMap, FittedPrior
 from ..models.guided_filter import GuidedFilter
 from ..models.pixel_features import STRIDE, pixel_features
@@ -90,16 +90,15 @@ def run_episodes(
 
 
 @torch.no_grad()
-def fit_priors(model: ViRefSAM, batch: dict[str, Any], trees: bool | None = None) -> FittedMap:
+def fit_priors(model: ViRefSAM, batch: dict[str, Any], rules: FitRules | None = None) -> FittedMap:
     """Fit a class map to the references of each episode and ask it about the target, ``(B, S/4, S/4)``.
 
     Args:
         model: The model.
         batch: As for `run_episodes`.
-        trees: Whether trees are grown beside it; ``None`` where the model's blend asks them.
+        rules: How to fit; those of the model's blend by default.
     """
-    asked = model.blend.asks_trees if trees is None else trees
-    fitter = FittedPrior(model.device, FitRules() if asked else WITHOUT_TREES)
+    fitter = FittedPrior(model.device, rules or model.blend.rules)
     targets = pixel_features(batch["target"].float() / 255)
     maps = []
     for references, masks, target in zip(batch["references"], batch["reference_masks"], targets, strict=True):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from refsam_qgis.engine.models.blend import PriorBlend
+from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedMap
 from refsam_qgis.engine.models.pseudo_mask import PseudoMask
 
@@ -58,11 +59,11 @@ def test_without_the_decoder_it_is_the_sum_of_the_others():
 
 def test_what_weighs_something_is_asked():
     blend = blend_of()
-    assert blend.asks_decoder and blend.asks_trees
+    assert blend.asks_decoder and blend.rules == FitRules()
     blend.set(0.0, 3.0, 4.0, 5.0, 6.0, 7.0)
-    assert not blend.asks_decoder and blend.asks_trees
+    assert not blend.asks_decoder and blend.rules == FitRules()
     blend.set(2.0, 3.0, 4.0, 5.0, 0.0, 7.0)
-    assert blend.asks_decoder and not blend.asks_trees
+    assert blend.asks_decoder and blend.rules == WITHOUT_TREES
 
 
 def test_setting_it_leaves_what_the_fitted_values_mean():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedPrior
 from refsam_qgis.engine.models.pixel_features import pixel_features
 from refsam_qgis.engine.models.pseudo_mask import PseudoMask
@@ -131,11 +132,11 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
 @torch.no_grad()
 def test_trees_are_grown_where_the_blend_or_the_caller_asks_for_them(model, batch):
     assert not fit_priors(model, batch).votes.any()
-    assert fit_priors(model, batch, trees=True).votes.any()
+    assert fit_priors(model, batch, FitRules()).votes.any()
     model.blend.set(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     prior = fit_priors(model, batch)
     assert torch.equal(run_episodes(model, batch, None, prior)[0], prior.votes)
-    assert not fit_priors(model, batch, trees=False).votes.any()
+    assert not fit_priors(model, batch, WITHOUT_TREES).votes.any()
 
 
 @pytest.mark.parametrize("share", [0.0, FITTED_SHARE, 1.0])
