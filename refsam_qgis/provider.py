@@ -10,6 +10,7 @@ from qgis.PyQt.QtGui import QIcon
 from .algorithms.build_reference_set import BuildReferenceSet
 from .algorithms.engine_status import EngineStatus
 from .algorithms.evaluate import Evaluate
+from .algorithms.files import VECTOR_FORMATS
 from .algorithms.segment_by_reference import SegmentByReference
 from .algorithms.segment_everything import SegmentEverything
 from .algorithms.segment_folder import SegmentFolder
@@ -68,6 +69,11 @@ class RefSAMProvider(QgsProcessingProvider):
     def supportedOutputRasterLayerExtensions(self) -> list[str]:
         """Rasters are written as GeoTIFF alone."""
         return ["tif"]
+
+    def supportedOutputVectorLayerExtensions(self) -> list[str]:
+        """Those of the formats that this QGIS can write; the first is the default."""
+        written = set(super().supportedOutputVectorLayerExtensions())
+        return [ending for ending in VECTOR_FORMATS if ending in written]
 
     def defaultRasterFileExtension(self) -> str:
         """Extension of temporary rasters."""

@@ -22,7 +22,7 @@ from ..engine.job import Job, to_dict
 from ..host.engine import engine_python, shared_client
 from ..host.feedback import FeedbackReporter
 from ..host.qgis_compat import ADVANCED, DOUBLE
-from .files import overwritten_input, unreadable_raster
+from .files import overwritten_input, unreadable_raster, unusable_sink
 from .values import Values
 
 GROUPS = {
@@ -145,7 +145,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
 
     def _first_problem(self, values: Values) -> str:
         try:
-            return self.problem(values) or overwritten_input(values, self.MAY_OVERWRITE)
+            return self.problem(values) or overwritten_input(values, self.MAY_OVERWRITE) or unusable_sink(values)
         except (RefSAMError, QgsProcessingException) as error:
             return str(error)
 

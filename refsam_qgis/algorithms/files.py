@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from qgis.core import (
@@ -13,6 +14,11 @@ from qgis.core import (
 )
 
 from .values import Values
+
+VECTOR_FORMATS = (
+    "gpkg", "shp", "geojson", "fgb", "gml", "kml", "sqlite", "gdb", "parquet", "tab", "mif", "csv", "xlsx", "ods",
+)  # fmt: skip
+"""Endings of files that hold whatever attributes results have; those for drawings and tracks do not."""
 
 
 def raster_path(raster: QgsRasterLayer | str) -> str:
@@ -60,6 +66,21 @@ def overwritten_input(values: Values, allowed: tuple[str, ...] = ()) -> str:
     return ""
 
 
+def unusable_sink(values: Values) -> str:
+    """Return a sentence when features have nowhere to go, else nothing; QGIS would notice at the end of the run."""
+    for definition in values.algorithm.parameterDefinitions():
+        path = _output_path(values, definition.name()) if definition.type() == "sink" else None
+        if path is None:
+            continue
+        if path.suffix and path.suffix[1:].lower() not in VECTOR_FORMATS:
+            return f"{definition.name()} '{path}' is of no format that holds the attributes; end it in .gpkg or .csv."
+        if not path.parent.is_dir():
+            return f"Folder '{path.parent}' of {definition.name()} does not exist; create it first."
+        if not all(os.access(place, os.W_OK) for place in (path.parent, path) if place.exists()):
+            return f"'{path}' may not be written; choose another place for {definition.name()}."
+    return ""
+
+
 def _input_paths(values: Values, name: str, kind: str) -> list[Path]:
     """Return the files and folders that an input parameter names."""
     value = values.parameters.get(name)
@@ -68,22 +89,23 @@ def _input_paths(values: Values, name: str, kind: str) -> list[Path]:
     if kind == "file":
         return [_plain(str(values.file(name)))]
     if kind == "raster":
-        return [_layer_path(values.raster(name))]
+        return _layer_paths(values.raster(name))
     if kind == "multilayer":
         return [_plain(raster_path(raster)) for raster in values.raster_files(name)]
     if kind == "layer":
         layer = values.algorithm.parameterAsLayer(values.parameters, name, values.context)
-        return [] if layer is None else [_layer_path(layer)]
+        return _layer_paths(layer)
     if kind in ("source", "vector"):
         layer = values.algorithm.parameterAsVectorLayer(values.parameters, name, values.context)
-        return [] if layer is None else [_layer_path(layer)]
+        return _layer_paths(layer)
     return []
 
 
-def _layer_path(layer: QgsMapLayer) -> Path:
-    if isinstance(layer, QgsRasterLayer):
-        return _plain(raster_path(layer))
-    return _plain(layer.source().split("|")[0])
+def _layer_paths(layer: QgsMapLayer | None) -> list[Path]:
+    """Return the file behind a layer, if there is one: what other providers have for a source is no path."""
+    if layer is None or layer.providerType() not in ("gdal", "ogr"):
+        return []
+    return [_plain(raster_path(layer) if isinstance(layer, QgsRasterLayer) else layer.source().split("|")[0])]
 
 
 def _output_path(values: Values, name: str) -> Path | None:
@@ -102,4 +124,4 @@ def _output_path(values: Values, name: str) -> Path | None:
 
 
 def _plain(path: str) -> Path:
-    return Path(path).absolute().resolve()
+    return Path(os.path.realpath(path))

@@ -48,7 +48,9 @@ class Style(QgsProcessingLayerPostProcessorInterface):
     def postProcessLayer(
         self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> None:
-        """Style `layer`; called in the main thread when it is loaded."""
+        """Style `layer`; called in the main thread when it is loaded. A table, such as of a CSV file, has no style."""
+        if not layer.isSpatial():
+            return
         layer.loadNamedStyle(str(FOLDER / f"{self.NAME}.qml"))
         self.fit(layer)
         layer.triggerRepaint()

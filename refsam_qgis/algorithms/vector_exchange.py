@@ -22,7 +22,9 @@ from qgis.core import (
     QgsWkbTypes,
 )
 
+from ..engine.errors import JobCancelled
 from ..host.qgis_compat import (
+    ANY_GEOMETRY_VALIDITY,
     DOUBLE_FIELD,
     INTEGER64_FIELD,
     INTEGER_FIELD,
@@ -92,7 +94,9 @@ def export_features(
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
         raise QgsProcessingException(f"The {noun}s cannot be copied ({writer.errorMessage()}); free some space.")
     written = 0
-    for feature in source.getFeatures(QgsFeatureRequest().setSubsetOfAttributes(indices)):
+    # The engine repairs outlines that cross themselves; QGIS would stop the run, some versions by crashing.
+    request = QgsFeatureRequest().setSubsetOfAttributes(indices)
+    for feature in source.getFeatures(request, ANY_GEOMETRY_VALIDITY):
         if feedback.isCanceled():
             break
         for geometry in _plain_geometries(feature.geometry(), wkb_type):
@@ -141,7 +145,9 @@ def deliver_polygons(
 
     Raises:
         QgsProcessingException: When they cannot be written there.
+        JobCancelled: When the user asked to stop before the first was written; what was there is left as it is.
     """
+    _check_cancelled(feedback)
     layer = QgsVectorLayer(path, "polygons", "ogr")
     if not layer.isValid():
         raise QgsProcessingException(f"'{path}', which the engine wrote, cannot be read; free space on its disk.")
@@ -154,7 +160,7 @@ def deliver_polygons(
             copy.setAttributes([feature[name] for name in names])
             yield copy
 
-    return _deliver(values, output, features(), fields, layer.wkbType(), layer.crs() if crs is None else crs, feedback)
+    return _deliver(values, output, features(), fields, layer.wkbType(), layer.crs() if crs is None else crs)
 
 
 def deliver_table(
@@ -164,7 +170,8 @@ def deliver_table(
     names: Sequence[str],
     feedback: QgsProcessingFeedback,
 ) -> str | None:
-    """Copy rows without a geometry to a sink; arguments and return value as of `deliver_polygons`."""
+    """Copy rows without a geometry to a sink; arguments, return value and failures as of `deliver_polygons`."""
+    _check_cancelled(feedback)
     fields = result_fields(names)
 
     def features() -> Iterator[QgsFeature]:
@@ -173,7 +180,15 @@ def deliver_table(
             feature.setAttributes([row[name] for name in names])
             yield feature
 
-    return _deliver(values, output, features(), fields, NO_GEOMETRY, QgsCoordinateReferenceSystem(), feedback)
+    return _deliver(values, output, features(), fields, NO_GEOMETRY, QgsCoordinateReferenceSystem())
+
+
+def _check_cancelled(feedback: QgsProcessingFeedback) -> None:
+    """Stop now or not at all: later it would leave a part, in the place of what was there before."""
+    if feedback.isCanceled():
+        raise JobCancelled(
+            "The run was cancelled before its polygons or rows were copied; its other outputs are complete."
+        )
 
 
 def _deliver(
@@ -183,7 +198,6 @@ def _deliver(
     fields: QgsFields,
     wkb_type: Any,
     crs: QgsCoordinateReferenceSystem,
-    feedback: QgsProcessingFeedback,
 ) -> str | None:
     algorithm, parameters = values.algorithm, values.parameters
     sink, destination = algorithm.parameterAsSink(parameters, output, values.context, fields, wkb_type, crs)
@@ -192,8 +206,6 @@ def _deliver(
             return None
         raise QgsProcessingException(algorithm.invalidSinkError(parameters, output))
     for feature in features:
-        if feedback.isCanceled():
-            break
         if not sink.addFeature(feature, QgsFeatureSink.Flag.FastInsert):
             raise QgsProcessingException(algorithm.writeFeatureError(sink, parameters, output))
     del sink  # closes the file

@@ -1,21 +1,50 @@
-"""Whether the engine's environment still has what was installed into it."""
+"""What the engine's environment should have, whether it still has it, and the command that brings it there.
+
+Imports nothing that may be missing, nor what an older Python than the engine's does not have: the plugin asks too.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
-from importlib.metadata import distributions
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+LOCK = Path("requirements", "engine.txt")
+"""The versions that RefSAM was tested with; inside the installed plugin, beside it in the sources."""
+INSTALL = f'run {"py" if sys.platform == "win32" else "python3"} "{PACKAGE / "install_engine.py"}"'
+"""What to do about an environment that is missing or damaged."""
 
 
-def damage() -> str | None:
-    """Look at every file that the installed packages list in their records; takes some tenths of a second.
+def lock_file() -> Path:
+    """Return the file with the versions of all packages."""
+    return next(folder / LOCK for folder in (PACKAGE, PACKAGE.parent) if (folder / LOCK).is_file())
+
+
+def locked_versions(lock: Path | None = None) -> dict[str, str]:
+    """Return the version of each package by its name, of a lock file; that of the engine by default."""
+    lines = (lock or lock_file()).read_text(encoding="utf-8").splitlines()
+    return dict(line.strip().split("==", 1) for line in lines if "==" in line)
+
+
+def damage(lock: Path | None = None) -> str | None:
+    """Look at every file that the packages of a lock file list in their records; takes some tenths of a second.
+
+    Args:
+        lock: The engine's by default. What else is installed does not count: the environment may be shared.
 
     Returns:
         Which file of which package is missing or has another size than was installed, or ``None`` when all are whole.
         Compiled Python files and what lies outside the packages' folder (commands) do not count, nor does a package
         without a record.
     """
-    for package in distributions():
+    ours = {_plain_name(name) for name in locked_versions(lock)}
+    for package in metadata.distributions():
+        if _plain_name(package.metadata["Name"] or "") not in ours:
+            continue
         record = package.read_text("RECORD")
         for path, _, size in csv.reader((record or "").splitlines()):
             if path.endswith(".pyc") or path.startswith(".."):
@@ -23,7 +52,12 @@ def damage() -> str | None:
             try:
                 found = os.stat(str(package.locate_file(path))).st_size
             except OSError:
-                return f"file '{path}' of package {package.name} is missing"
+                return f"file '{path}' of package {package.metadata['Name']} is missing"
             if size and int(size) != found:
-                return f"file '{path}' of package {package.name} is damaged"
+                return f"file '{path}' of package {package.metadata['Name']} is damaged"
     return None
+
+
+def _plain_name(name: str) -> str:
+    """Names of packages are equal whatever their case and separators (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

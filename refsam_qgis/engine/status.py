@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from refsam_qgis import __version__
@@ -19,7 +18,7 @@ from refsam_qgis import __version__
 from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
-from .installation import damage
+from .installation import INSTALL, damage, locked_versions
 from .job import ModelOptions, StatusJob
 from .models.weight_files import describe_model
 from .runner import Loader
@@ -30,9 +29,6 @@ PACKAGES = {
     "pyproj": "pyproj", "tqdm": "tqdm",
 }  # fmt: skip
 """Module of each package that the engine imports; ``None`` where only parts are, which the self-test loads."""
-LOCK = Path("requirements", "engine.txt")
-"""The versions that RefSAM was tested with; inside the installed plugin, beside it in the sources."""
-REMEDY = "run scripts/setup of RefSAM again"
 
 
 def run_status(job: StatusJob, reporter: Reporter, load: Loader) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def run_status(job: StatusJob, reporter: Reporter, load: Loader) -> dict[str, An
     self_test: dict[str, Any] = {"passed": False}
     if not problems:
         if what := damage():
-            problems.append(f"The engine's environment is damaged: {what}; {REMEDY}.")
+            problems.append(f"The engine's environment is damaged: {what}; {INSTALL}.")
         reporter.progress(0.3, "Running a self-test")
         self_test = _self_test(job.model, load, reporter)
     for part in (model, self_test):
@@ -88,14 +84,14 @@ def _broken_packages(packages: dict[str, str | None]) -> list[str]:
     problems = []
     if missing:
         what = f"Package {missing[0]} is" if len(missing) == 1 else f"Packages {', '.join(missing)} are"
-        problems.append(f"{what} missing from the engine's environment; {REMEDY}.")
+        problems.append(f"{what} missing from the engine's environment; {INSTALL}.")
     for name, module in PACKAGES.items():
         if module is None or name in missing:
             continue
         try:
             importlib.import_module(module)
         except Exception as error:  # a library that cannot be loaded raises what it likes
-            problems.append(f"Package {name} {packages[name]} cannot be loaded ({_first_line(error)}); {REMEDY}.")
+            problems.append(f"Package {name} {packages[name]} cannot be loaded ({_first_line(error)}); {INSTALL}.")
     return problems
 
 
@@ -141,7 +137,7 @@ def _devices() -> list[dict[str, Any]]:
 
 def _other_versions(packages: dict[str, str | None]) -> list[str]:
     """Return a sentence on packages of other versions than RefSAM was tested with."""
-    tested = _tested_versions()
+    tested = locked_versions()
     others = [
         f"{name} {version} instead of {tested[name]}"
         for name, version in packages.items()
@@ -149,16 +145,7 @@ def _other_versions(packages: dict[str, str | None]) -> list[str]:
     ]
     if not others:
         return []
-    return [f"RefSAM was tested with other versions ({', '.join(others)}); {REMEDY} if something fails."]
-
-
-def _tested_versions() -> dict[str, str]:
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package, package.parent):
-        if (folder / LOCK).is_file():
-            lines = (folder / LOCK).read_text(encoding="utf-8").splitlines()
-            return dict(line.strip().split("==", 1) for line in lines if "==" in line)
-    return {}
+    return [f"RefSAM was tested with other versions ({', '.join(others)}); {INSTALL} if something fails."]
 
 
 def _unused_devices() -> list[str]:
@@ -172,7 +159,7 @@ def _unused_devices() -> list[str]:
     if torch.cuda.is_available():
         return []
     if torch.version.cuda is None:
-        remedy = "it was built without CUDA; install a CUDA build of torch into the engine's environment"
+        remedy = f"it was built without CUDA; {INSTALL} --extra-index-url URL, of a CUDA build (see pytorch.org)"
     else:
         remedy = f"it wants a driver for CUDA {torch.version.cuda}; update the driver"
     return [f"This machine has NVIDIA's driver, but torch {torch.__version__} finds no graphics processor: {remedy}."]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..engine.errors import RefSAMError
+from ..engine.installation import INSTALL
 
 PYTHON_VARIABLE = "REFSAM_ENGINE_PYTHON"
 HOME_VARIABLE = "REFSAM_HOME"
@@ -47,7 +48,7 @@ def find_engine_python(setting: str | None = None, environ: Mapping[str, str] = 
         remedy = f"correct the variable {PYTHON_VARIABLE}"
     else:
         remedy = (
-            "run scripts/setup of RefSAM, or point the setting 'refsam/engine_python' "
+            f"{INSTALL}, or point the setting 'refsam/engine_python' "
             f"or the variable {PYTHON_VARIABLE} at a Python that has it"
         )
     raise RefSAMError("environment", f"RefSAM's engine is not installed: there is no {python}; {remedy}.")

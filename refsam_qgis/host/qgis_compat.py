@@ -5,6 +5,7 @@ from __future__ import annotations
 from qgis.core import (
     Qgis,
     QgsProcessing,
+    QgsProcessingFeatureSource,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
@@ -38,6 +39,7 @@ if hasattr(Qgis, "ProcessingSourceType"):
     DOUBLE = Qgis.ProcessingNumberParameterType.Double
     FOLDER = Qgis.ProcessingFileParameterBehavior.Folder
     ADVANCED = Qgis.ProcessingParameterFlag.Advanced
+    ANY_GEOMETRY_VALIDITY = Qgis.ProcessingFeatureSourceFlag.SkipGeometryValidityChecks
 else:
     TABLE = QgsProcessing.SourceType.TypeVector
     RASTER = QgsProcessing.SourceType.TypeRaster
@@ -48,3 +50,4 @@ else:
     DOUBLE = QgsProcessingParameterNumber.Type.Double
     FOLDER = QgsProcessingParameterFile.Behavior.Folder
     ADVANCED = QgsProcessingParameterDefinition.Flag.FlagAdvanced
+    ANY_GEOMETRY_VALIDITY = QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks

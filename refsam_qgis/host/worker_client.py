@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from ..engine.errors import JobCancelled, RefSAMError
 from ..engine.events import Reporter, check_cancelled
+from ..engine.installation import INSTALL
 from ..engine.pace import PacedReporter
 from .worker_death import count_oom_kills, explain_death
 
@@ -179,9 +180,7 @@ class _Process:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows alone
             )
         except OSError as error:
-            raise RefSAMError(
-                "environment", f"RefSAM's engine cannot be started ({error}); run scripts/setup of RefSAM again."
-            ) from error
+            raise RefSAMError("environment", f"RefSAM's engine cannot be started ({error}); {INSTALL}.") from error
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._last_words = b""
         self._jobs = 0

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 from ..engine.errors import RefSAMError
+from ..engine.installation import INSTALL
 
 SAVE_MEMORY = "use a smaller tile size or model, or close other programs"
-SET_UP = "run scripts/setup of RefSAM again"
 
 _MEMORY_WORDS = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|not enough memory|Errno 12\b")
 _IMPORT_WORDS = re.compile(r"^(?:ModuleNotFoundError|ImportError): .*$", re.MULTILINE)
@@ -40,13 +40,13 @@ def explain_death(status: int, last_words: str, oom_kills: int | None) -> RefSAM
         return _killed(oom_kills)
     if (words := _IMPORT_WORDS.findall(last_words)) or status in _WINDOWS_LIBRARY:
         reason = f" ({words[-1].strip()})" if words else ""
-        return RefSAMError("environment", f"The engine's environment is damaged{reason}; {SET_UP}.")
+        return RefSAMError("environment", f"The engine's environment is damaged{reason}; {INSTALL}.")
     name = _crash_name(status)
     if name is not None:
         return RefSAMError(
             "environment",
             f"The engine crashed inside a library or a driver ({name}); run it again with device 'cpu', and if that "
-            f"crashes too, {SET_UP}.",
+            f"crashes too, {INSTALL}.",
         )
     if status < 0:
         return RefSAMError("internal", f"The engine was ended from outside (signal {-status}); run it again.")

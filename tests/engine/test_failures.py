@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from refsam_qgis.engine import installation
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.failures import explain
-from refsam_qgis.engine.installation import damage
+from refsam_qgis.engine.installation import INSTALL, damage
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,7 @@ def package(tmp_path, monkeypatch):
         '"thing/table, of data.csv",sha256=x,4\nthing-1.0.dist-info/METADATA,,\nthing-1.0.dist-info/RECORD,,\n'
     )
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(installation, "locked_versions", lambda lock: {"Thing": "1.0"})
     return folder / "thing"
 
 
@@ -124,13 +126,21 @@ def test_the_unforeseen_in_a_damaged_environment_is_the_environments_fault(packa
     (package / name).unlink()
     failure = explain(ValueError("nonsense"))
     assert failure.code == "environment"
-    assert f"file 'thing/{name}' of package thing is missing; run scripts/setup of RefSAM again" in str(failure)
+    assert f"file 'thing/{name}' of package thing is missing; {INSTALL}." in str(failure)
 
 
 def test_a_cut_file_is_damage(package):
     assert damage() is None
     (package / "__init__.py").write_text("x")
     assert damage() == "file 'thing/__init__.py' of package thing is damaged"
+
+
+def test_only_the_packages_of_the_engine_count(package, monkeypatch):
+    """The environment may be a Python of the user's own, with anything else in it."""
+    (package / "__init__.py").unlink()
+    assert "of package thing is missing" in damage()
+    monkeypatch.setattr(installation, "locked_versions", lambda lock: {"torch": "1.0"})
+    assert damage() is None
 
 
 def test_a_library_that_may_not_be_loaded_is_no_matter_of_memory():
@@ -141,7 +151,7 @@ def test_a_library_that_may_not_be_loaded_is_no_matter_of_memory():
 def test_a_package_that_is_gone_is_named():
     failure = explain(raised(lambda: __import__("no_such_module")))
     assert failure.code == "environment"
-    assert "No module named 'no_such_module'" in str(failure) and "scripts/setup" in str(failure)
+    assert "No module named 'no_such_module'" in str(failure) and INSTALL in str(failure)
 
 
 def test_a_record_that_cannot_be_read_changes_nothing(package):

@@ -10,6 +10,7 @@ from refsam_qgis import __version__
 from refsam_qgis.engine import self_test, status
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.events import SilentReporter
+from refsam_qgis.engine.installation import INSTALL, locked_versions
 from refsam_qgis.engine.job import ModelOptions, StatusJob
 from refsam_qgis.engine.runner import load_from_disk
 from refsam_qgis.engine.self_test import run_self_test
@@ -35,7 +36,7 @@ def sound(monkeypatch):
     """Whatever this environment is like."""
     monkeypatch.setattr(status, "damage", lambda: None)
     monkeypatch.setattr(status.shutil, "which", lambda program: None)
-    monkeypatch.setattr(status, "_tested_versions", dict)
+    monkeypatch.setattr(status, "locked_versions", dict)
 
 
 def test_a_sound_installation():
@@ -73,19 +74,17 @@ def test_a_package_that_cannot_be_loaded_is_named(monkeypatch, error):
     monkeypatch.setattr(status.importlib, "import_module", import_module)
     found = run_status(StatusJob(), SilentReporter(), colours)
     version = metadata.version("rasterio")
-    assert found["problems"] == [
-        f"Package rasterio {version} cannot be loaded (DLL load failed); run scripts/setup of RefSAM again."
-    ]
+    assert found["problems"] == [f"Package rasterio {version} cannot be loaded (DLL load failed); {INSTALL}."]
     assert found["self_test"] == {"passed": False}
 
 
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        (["no-such"], "Package no-such is missing from the engine's environment; run scripts/setup of RefSAM again."),
+        (["no-such"], f"Package no-such is missing from the engine's environment; {INSTALL}."),
         (
             ["no-such", "nor-such"],
-            "Packages no-such, nor-such are missing from the engine's environment; run scripts/setup of RefSAM again.",
+            f"Packages no-such, nor-such are missing from the engine's environment; {INSTALL}.",
         ),
     ],
 )
@@ -100,25 +99,26 @@ def test_missing_packages_are_named_in_one_sentence(monkeypatch, missing, senten
 def test_a_damaged_file_is_named(monkeypatch):
     monkeypatch.setattr(status, "damage", lambda: "file 'x.so' of package torch is missing")
     (problem,) = run_status(StatusJob(), SilentReporter(), colours)["problems"]
-    assert "'x.so' of package torch is missing; run scripts/setup" in problem
+    assert f"'x.so' of package torch is missing; {INSTALL}." in problem
 
 
 def test_other_versions_are_worth_a_note(monkeypatch):
-    monkeypatch.setattr(status, "_tested_versions", lambda: {"tqdm": "0.1", "torch": torch.__version__.split("+")[0]})
+    monkeypatch.setattr(status, "locked_versions", lambda: {"tqdm": "0.1", "torch": torch.__version__.split("+")[0]})
     found = run_status(StatusJob(), SilentReporter(), colours)
     (note,) = found["notes"]
     assert f"(tqdm {metadata.version('tqdm')} instead of 0.1)" in note and found["problems"] == []
 
 
-def test_the_tested_versions_are_those_of_the_lock(monkeypatch, tmp_path):
-    monkeypatch.undo()
-    tested = status._tested_versions()
+def test_the_tested_versions_are_those_of_the_lock():
+    tested = locked_versions()
     locked = (ROOT / "requirements" / "engine.txt").read_text(encoding="utf-8")
     assert tested and all(f"{name}=={version}" in locked for name, version in tested.items())
     assert set(status.PACKAGES) <= set(tested)
 
 
-@pytest.mark.parametrize(("built_for", "remedy"), [(None, "install a CUDA build"), ("12.8", "CUDA 12.8; update")])
+@pytest.mark.parametrize(
+    ("built_for", "remedy"), [(None, "--extra-index-url URL, of a CUDA build"), ("12.8", "CUDA 12.8; update")]
+)
 def test_a_graphics_processor_that_is_not_used_is_worth_a_note(monkeypatch, built_for, remedy):
     monkeypatch.setattr(status.shutil, "which", lambda program: "/usr/bin/" + program)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

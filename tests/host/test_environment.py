@@ -31,7 +31,7 @@ def test_setting_before_variable_before_home(pythons):
     [
         ("/nowhere/python", {}, "refsam/engine_python"),
         (None, {"REFSAM_ENGINE_PYTHON": "/nowhere/python"}, "variable REFSAM_ENGINE_PYTHON"),
-        (None, {"REFSAM_HOME": "/nowhere"}, "scripts/setup"),
+        (None, {"REFSAM_HOME": "/nowhere"}, "install_engine.py"),
     ],
 )
 def test_a_missing_engine_names_place_and_remedy(setting, environ, remedy):

@@ -148,7 +148,7 @@ def test_a_kill_is_explained_by_what_the_system_counted(client, monkeypatch, cou
 
 def test_a_worker_that_cannot_import_names_the_remedy():
     client = WorkerClient([sys.executable, "-c", "import no_such_module"], os.environ)
-    with pytest.raises(RefSAMError, match=r"No module named 'no_such_module'.*run scripts/setup") as caught:
+    with pytest.raises(RefSAMError, match=r"No module named 'no_such_module'.*install_engine.py") as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 
@@ -157,7 +157,7 @@ def test_what_a_worker_says_before_its_first_job_is_kept():
     process = worker_client._Process([sys.executable, "-c", "import no_such_module"], os.environ)
     process._error_reader.join()  # it was gone before anything was asked of it
     process.submit({"type": "job", "id": "first"})
-    assert "run scripts/setup" in str(process.explain_death(Recorder()))
+    assert "install_engine.py" in str(process.explain_death(Recorder()))
 
 
 def test_a_flood_of_errors_blocks_nothing_and_only_its_end_is_kept(client):
@@ -281,7 +281,7 @@ def test_a_run_under_way_is_cancelled_by_close(client):
 
 def test_a_python_that_cannot_start_is_explained(tmp_path):
     client = WorkerClient([str(tmp_path / "no python")], {})
-    with pytest.raises(RefSAMError, match="run scripts/setup") as caught:
+    with pytest.raises(RefSAMError, match=r"install_engine\.py") as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 
@@ -300,4 +300,4 @@ def test_the_client_imports_of_the_engine_only_what_needs_the_standard_library()
     code = "import json, sys, refsam_qgis.host.worker_client; print(json.dumps(sorted(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     engine = {m for m in modules if m.startswith("refsam_qgis.engine.")}
-    assert engine <= {f"refsam_qgis.engine.{name}" for name in ("errors", "events", "job", "pace")}
+    assert engine <= {f"refsam_qgis.engine.{name}" for name in ("errors", "events", "installation", "job", "pace")}

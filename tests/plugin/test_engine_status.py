@@ -64,7 +64,7 @@ def test_a_sound_engine_is_described(algorithm, run, jobs, feedback):
 
 
 def test_a_damaged_engine_is_described(algorithm, run, engine, jobs, feedback):
-    problems = ["Package 'tqdm' is missing; run scripts/setup of RefSAM again.", "It went wrong; mend it."]
+    problems = ["Package 'tqdm' is missing; install it again.", "It went wrong; mend it."]
     engine.answer = lambda job: {
         **SOUND, "packages": {"torch": "2.13.0", "tqdm": None}, "notes": ["Older than tested."], "problems": problems,
         "self_test": {"passed": False, "message": problems[1]},
@@ -94,8 +94,8 @@ def test_a_missing_engine_is_described(algorithm, run, monkeypatch, tmp_path, fe
     report = tmp_path / "status.html"
     results = run(algorithm, {"REPORT": str(report)})
     assert (results["ENGINE_VERSION"], results["SELF_TEST"], results["PROBLEM_COUNT"]) == ("", "not run", 1)
-    assert "engine is not installed" in results["PROBLEMS"] and "scripts/setup" in results["PROBLEMS"]
-    assert "scripts/setup" in report.read_text(encoding="utf-8")
+    assert "engine is not installed" in results["PROBLEMS"] and "install_engine.py" in results["PROBLEMS"]
+    assert "install_engine.py" in report.read_text(encoding="utf-8")
 
 
 def test_a_python_without_the_engine_is_described(algorithm, run, monkeypatch, feedback):
@@ -105,7 +105,7 @@ def test_a_python_without_the_engine_is_described(algorithm, run, monkeypatch, f
     results = run(algorithm, {})
     assert (results["ENGINE_VERSION"], results["SELF_TEST"]) == (__version__, "failed")
     assert results["PROBLEMS"].startswith("Packages torch, segment-anything,")
-    assert results["PROBLEM_COUNT"] == 1 and "missing from the engine's environment; run scripts" in results["PROBLEMS"]
+    assert results["PROBLEM_COUNT"] == 1 and "missing from the engine's environment; run python3" in results["PROBLEMS"]
     assert "Traceback" not in "\n".join([*feedback.errors, *feedback.infos])
     host_engine.close_shared_client()
 

@@ -59,7 +59,7 @@ def test_is_listed_and_explains_when_the_engine_is_missing(algorithm, monkeypatc
     if algorithm.name() == "enginestatus":  # it is asked what is missing
         assert possible
     else:
-        assert not possible and "scripts/setup" in message and str(tmp_path) in message
+        assert not possible and "install_engine.py" in message and str(tmp_path) in message
 
 
 def test_the_provider_has_name_and_icon(provider):

@@ -19,6 +19,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
+from refsam_qgis.algorithms import files
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 
 from .conftest import write_found
@@ -212,6 +213,43 @@ def test_an_output_that_is_an_input_is_refused(segment, jobs, raster, references
     with pytest.raises(QgsProcessingException, match=f"is both {source} and {output}"):
         segment(**{"REFERENCES": references_path, output: path})
     assert jobs == []
+
+
+def test_a_missing_folder_for_the_polygons_is_refused_before_the_run(segment, jobs, tmp_path):
+    with pytest.raises(QgsProcessingException, match=r"Folder '.*nowhere' of OUTPUT does not exist; create it first"):
+        segment(OUTPUT=str(tmp_path / "nowhere" / "found.gpkg"))
+    assert jobs == []
+
+
+def test_a_closed_folder_for_the_polygons_is_refused_before_the_run(segment, jobs, tmp_path, monkeypatch):
+    target = tmp_path / "found.gpkg"
+    monkeypatch.setattr(files.os, "access", lambda path, mode: path != target.parent)
+    with pytest.raises(QgsProcessingException, match="may not be written; choose another place for OUTPUT"):
+        segment(OUTPUT=str(target))
+    assert jobs == []
+
+
+@pytest.mark.parametrize("ending", ["dxf", "gpx"])
+def test_formats_that_lose_the_attributes_are_refused_before_the_run(segment, jobs, tmp_path, ending):
+    with pytest.raises(QgsProcessingException, match=f"{ending}' is of no format that holds the attributes"):
+        segment(OUTPUT=str(tmp_path / f"found.{ending}"))
+    assert jobs == []
+
+
+def test_a_late_cancel_leaves_earlier_polygons_whole(segment, jobs, engine, feedback, tmp_path):
+    target = tmp_path / "found.gpkg"
+    segment(OUTPUT=str(target))
+    before, answer = target.read_bytes(), engine.answer
+
+    def answer_and_cancel(job):
+        found = answer(job)
+        feedback.cancel()
+        return found
+
+    engine.answer = answer_and_cancel
+    with pytest.raises(QgsProcessingException, match="was cancelled before its polygons or rows were copied"):
+        segment(OUTPUT=str(target))
+    assert target.read_bytes() == before
 
 
 def test_a_raster_that_is_no_file_is_refused(segment, jobs, context):

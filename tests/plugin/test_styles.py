@@ -79,6 +79,11 @@ def test_polygons_have_a_colour_for_each_class(load, tmp_path, target):
         assert 0 < fills[name].fillColor().alpha() < fills[name].strokeColor().alpha() == 255
 
 
+def test_a_table_is_loaded_as_it_is(load, tmp_path):
+    layer = load(OUTPUT=str(tmp_path / "found.csv"))["OUTPUT"]
+    assert not layer.isSpatial() and [feature["class"] for feature in layer.getFeatures()] == ["pool", "größe"]
+
+
 def test_a_mask_has_the_polygons_colours_and_names(load, tmp_path):
     renderer = load(MASK=str(tmp_path / "mask.tif"))["MASK"].renderer()
     entries = {entry.value: (entry.label, entry.color.getRgb()[:3]) for entry in renderer.classes()}

@@ -4,6 +4,7 @@ import pytest
 from osgeo import ogr
 from qgis.core import (
     QgsFeature,
+    QgsFeatureRequest,
     QgsGeometry,
     QgsProcessingException,
     QgsProcessingParameterFeatureSource,
@@ -54,6 +55,13 @@ def test_arcs_become_straight(export):
     [(wkt, _)] = export("CurvePolygon?crs=EPSG:32633", [("CurvePolygon (CircularString (0 0, 2 0, 0 0))",)], {})
     geometry = ogr.CreateGeometryFromWkt(wkt)
     assert geometry.GetGeometryName() == "MULTIPOLYGON" and geometry.GetArea() == pytest.approx(3.14159, abs=0.01)
+
+
+def test_outlines_that_cross_themselves_go_to_the_engine(export, context):
+    """As they are in a run from the toolbox, which by default stops at what is not valid."""
+    context.setInvalidGeometryCheck(QgsFeatureRequest.InvalidGeometryCheck(2))  # stop the algorithm
+    tie = "MULTIPOLYGON (((0 0,4 4,4 0,0 4,0 0)))"
+    assert export("MultiPolygon?crs=EPSG:32633", [(tie,)], {}) == [(tie, {})]
 
 
 def test_the_crs_is_kept(export):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
+from ..installation import INSTALL
 from . import vector_maths
 
 INPUT_SIZE = 1024
@@ -55,7 +56,7 @@ def segment_anything_modules() -> types.SimpleNamespace:
     """
     spec = importlib.util.find_spec("segment_anything")
     if spec is None or spec.submodule_search_locations is None:
-        raise RefSAMError("environment", "The package segment_anything is missing; run scripts/setup of RefSAM again.")
+        raise RefSAMError("environment", f"The package segment_anything is missing; {INSTALL}.")
     with _bare_package("segment_anything", list(spec.submodule_search_locations)):
         return types.SimpleNamespace(
             build_sam=importlib.import_module("segment_anything.build_sam"),
