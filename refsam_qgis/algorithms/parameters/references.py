@@ -75,7 +75,8 @@ def declare(algorithm: RefSAMAlgorithm, without_raster: str) -> None:
     declare_marks(algorithm, optional=True)
     algorithm.add(
         QgsProcessingParameterRasterLayer(REFERENCE_RASTER, tr("Raster of the examples"), optional=True),
-        f"{tr('The raster the examples were drawn on.')} {without_raster}",
+        f"{tr('The raster the examples were drawn on. Bands that are chosen are its too, if it has as many.')} "
+        f"{without_raster}",
     )
     algorithm.add(
         QgsProcessingParameterFile(REFERENCE_SET, tr("Reference set"), optional=True, fileFilter=tr(REFSET_FILTER)),

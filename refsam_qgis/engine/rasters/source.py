@@ -177,6 +177,17 @@ class RasterSource:
         return eight_bit
 
 
+def count_bands(path: str) -> int:
+    """Return how many bands a raster has.
+
+    Raises:
+        RefSAMError: With code ``input`` when it cannot be opened.
+    """
+    with _open(path) as dataset:
+        count: int = dataset.count
+    return count
+
+
 def _open(path: str) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():

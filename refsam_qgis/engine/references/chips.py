@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Chip:
         valid: ``(S, S)`` bool; False where there is no image, and `mask` is `IGNORE`.
         gsd: Ground sample distance in metres (map units without a CRS).
         origin: Where it was cut and how, for people; JSON-compatible.
+        areas: Of each object that is outlined in it as a whole, in the square of the unit of `gsd`. In the mask objects
+            that touch are one.
     """
 
     image: NDArray[np.uint8]
@@ -37,6 +39,7 @@ class Chip:
     valid: NDArray[np.bool_]
     gsd: float
     origin: Mapping[str, Any] = field(default_factory=dict)
+    areas: tuple[float, ...] = ()
 
     @property
     def side(self) -> int:
@@ -159,7 +162,8 @@ def _resized(chip: Chip, side: int) -> Chip:
     mask, valid = resize_mask(chip.mask, chip.valid, side)
     scaled = resize_pixels(torch.from_numpy(chip.image)[None], (side, side))[0]
     image = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
-    return Chip(np.where(valid, image, np.uint8(0)), mask, valid, chip.gsd * chip.side / side, chip.origin)
+    image = np.where(valid, image, np.uint8(0))
+    return replace(chip, image=image, mask=mask, valid=valid, gsd=chip.gsd * chip.side / side)
 
 
 def _with_side(chip: Chip, side: int) -> Chip:
@@ -167,18 +171,17 @@ def _with_side(chip: Chip, side: int) -> Chip:
     if side < chip.side:
         row, column = _best_corner(chip.mask, side)
         rows, columns = slice(row, row + side), slice(column, column + side)
-        return Chip(
-            chip.image[:, rows, columns], chip.mask[rows, columns], chip.valid[rows, columns], chip.gsd, chip.origin
+        return replace(
+            chip, image=chip.image[:, rows, columns], mask=chip.mask[rows, columns], valid=chip.valid[rows, columns]
         )
     if side == chip.side:
         return chip
     more = (0, side - chip.side)
-    return Chip(
-        np.pad(chip.image, ((0, 0), more, more)),
-        np.pad(chip.mask, (more, more), constant_values=IGNORE),
-        np.pad(chip.valid, (more, more)),
-        chip.gsd,
-        chip.origin,
+    return replace(
+        chip,
+        image=np.pad(chip.image, ((0, 0), more, more)),
+        mask=np.pad(chip.mask, (more, more), constant_values=IGNORE),
+        valid=np.pad(chip.valid, (more, more)),
     )
 
 

@@ -27,7 +27,7 @@ from ..events import Reporter, check_cancelled
 from ..job import ReferenceSource
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
 from ..rasters.cover import cover
-from ..rasters.source import RasterSource
+from ..rasters.source import RasterSource, count_bands
 from .chips import Chip, ChipSet, chip_side, digest_shots, stack
 from .marks import Mark, Marks, read_marks
 from .refset_file import read_refset
@@ -45,11 +45,12 @@ GUARD_CELLS = 4
 
 @dataclass(frozen=True)
 class ClassReference:
-    """The reference chips of one class, with its name and its id (1, 2, …)."""
+    """The reference chips of one class, with its name, id (1, 2, …) and the areas of the objects outlined in them."""
 
     name: str
     class_id: int
     shots: Shots
+    areas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,16 @@ class ReferenceSet:
 
         0 where no object is whole.
         """
-        areas = [_whole_objects(reference.shots) for reference in self.classes]
-        pixel = self.chip_ground_size / self.classes[0].shots.masks.shape[-1]
-        return min((float(np.median(of_class)) for of_class in areas if of_class), default=0.0) * pixel**2
+        areas = [reference.areas or self._connected(reference.shots) for reference in self.classes]
+        return min((float(np.median(of_class)) for of_class in areas if of_class), default=0.0)
+
+    def _connected(self, shots: Shots) -> tuple[float, ...]:
+        """Return the areas of what is marked, but not outlined as objects: scribbles, and what older files hold."""
+        pixel = self.chip_ground_size / shots.masks.shape[-1]
+        return tuple(count * pixel**2 for count in _whole_marks(shots))
 
 
-def _whole_objects(shots: Shots) -> list[int]:
+def _whole_marks(shots: Shots) -> list[int]:
     """Return the pixels of each connected mark that does not reach the border of its chip."""
     areas: list[int] = []
     for mask in shots.masks.numpy() == FOREGROUND:
@@ -130,7 +135,7 @@ def gather_references(
     Args:
         source: Where the examples are.
         default_raster: Raster of the marks if `source` names none.
-        bands: Bands of `default_raster`; another reference raster chooses its own.
+        bands: Bands of `default_raster`; of another reference raster too if it has as many, else that chooses its own.
         stretch: As in `RasterSource`; a reference set keeps that of its making.
         reporter: Hears about what was left out, and is asked whether to stop.
         ground_size: Side of the chips in metres (map units without a CRS); ``None`` takes that of the reference set,
@@ -144,17 +149,38 @@ def gather_references(
         chips = read_refset(source.refset, reporter)
         return to_reference_set(chips if ground_size is None else chips.at_ground_size(ground_size))
     path = source.raster or default_raster
-    if os.path.realpath(path) != os.path.realpath(default_raster):
-        bands = None
+    if bands is not None and os.path.realpath(path) != os.path.realpath(default_raster):
+        bands = _bands_of_another(path, bands, default_raster, reporter)
     with open_marked(source, path, bands, stretch, reporter) as marked:
         chips = cut_chips(marked, choose_ground_size([marked]) if ground_size is None else ground_size, reporter)
     require_chips(chips, [marked])
     return to_reference_set(chips)
 
 
+def _bands_of_another(
+    path: str, bands: tuple[int, ...], default_raster: str, reporter: Reporter
+) -> tuple[int, ...] | None:
+    """Return the bands of a reference raster that is not the one for which bands were chosen."""
+    try:
+        expected = count_bands(default_raster)
+    except RefSAMError:  # one of many rasters to be searched, of which the others may be sound
+        return bands
+    if count_bands(path) == expected:
+        return bands
+    chosen = ", ".join(map(str, bands))
+    reporter.log(
+        f"Raster '{path}' of the examples has another number of bands, so bands {chosen} are not taken of it but its "
+        "own red, green and blue; put the examples into a reference set with bands of their own to change that."
+    )
+    return None
+
+
 def to_reference_set(chips: ChipSet) -> ReferenceSet:
     """Stack the chips of each class."""
-    classes = tuple(ClassReference(name, i, stack(shown)) for i, (name, shown) in enumerate(chips.classes.items(), 1))
+    classes = tuple(
+        ClassReference(name, i, stack(shown), tuple(area for chip in shown for area in chip.areas))
+        for i, (name, shown) in enumerate(chips.classes.items(), 1)
+    )
     negative = stack(chips.negatives) if chips.negatives else None
     return ReferenceSet(classes, chips.ground_size, min(chip.gsd for _, chip in chips.chips()), negative)
 
@@ -257,12 +283,20 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
             continue
         if len(chips) == MAX_CHIPS:
             break
-        chips.append(Chip(image, mask, valid, raster.gsd, _origin(marked, window, subject.annotation)))
+        origin = _origin(marked, window, subject.annotation)
+        chips.append(Chip(image, mask, valid, raster.gsd, origin, _whole_areas(subject, window, raster.gsd)))
         taken.append(_box(window))
     unseen = len(outlines) - int(shapely.intersects(outlines, shapely.union_all(taken)).sum())
     if unseen and chips:
         reporter.log(f"{unseen} of {len(outlines)} marks of {subject.what} are left out; {len(chips)} chips are used.")
     return chips
+
+
+def _whole_areas(subject: _Subject, window: Window, gsd: float) -> tuple[float, ...]:
+    """Return the areas of the objects that are outlined as a whole in a chip."""
+    outlines = [mark.outline for mark in subject.own if mark.is_area]
+    whole = shapely.contains_properly(_box(window), outlines)
+    return tuple((shapely.area(outlines)[whole] * gsd**2).tolist()) if len(outlines) else ()
 
 
 def _chip_mask(subject: _Subject, window: Window, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

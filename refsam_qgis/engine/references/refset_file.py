@@ -1,8 +1,9 @@
 """The ``.refset`` file: a zip archive of chips as lossless PNGs with a manifest, independent of any model.
 
 ``refset.json`` names the format and its version, the ground size, the classes in the order of their ids, and of every
-chip its class (null for a negative), side, ground sample distance and origin. The N-th chip is ``chips/N/image.png``
-(RGB), ``mask.png`` (values of `Shots`) and ``valid.png`` (0 or 255). Equal content gives equal bytes.
+chip its class (null for a negative), side, ground sample distance, areas of objects and origin. The N-th chip is
+``chips/N/image.png`` (RGB), ``mask.png`` (values of `Shots`) and ``valid.png`` (0 or 255). Equal content gives equal
+bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,14 @@ def write_refset(path: str, chips: ChipSet, reporter: Reporter) -> None:
         "chip_ground_size": chips.ground_size,
         "classes": list(chips.classes),
         "chips": [
-            {"class": name, "side": chip.side, "gsd": chip.gsd, "origin": dict(chip.origin)} for name, chip in named
+            {
+                "class": name,
+                "side": chip.side,
+                "gsd": chip.gsd,
+                "areas": list(chip.areas),
+                "origin": dict(chip.origin),
+            }
+            for name, chip in named
         ],
     }
     with disk_errors(path), zipfile.ZipFile(path, "w") as archive:
@@ -119,14 +128,17 @@ def _read(archive: zipfile.ZipFile, path: str, reporter: Reporter) -> ChipSet:
         raise ValueError("its class names are no texts")
     if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
         raise ValueError("its class names are none, too many or not unique")
-    entries = [(_class_of(entry, names), *_size_of(entry, ground_size), entry["origin"]) for entry in document["chips"]]
-    if sum(side**2 for _, side, _, _ in entries) > MAX_PIXELS:
+    entries = document["chips"]
+    sizes = [(_class_of(entry, names), *_size_of(entry, ground_size)) for entry in entries]
+    if sum(side**2 for _, side, _ in sizes) > MAX_PIXELS:
         raise ValueError(f"its chips have more than {MAX_PIXELS:,} pixels")
     classes: dict[str, list[Chip]] = {name: [] for name in names}
     negatives: list[Chip] = []
-    for number, (name, side, gsd, origin) in enumerate(entries, 1):
+    for number, ((name, side, gsd), entry) in enumerate(zip(sizes, entries, strict=True), 1):
         check_cancelled(reporter)
-        chip = _read_chip(archive, number, side, gsd, origin)
+        # Files of before did not say the areas.
+        areas = tuple(_positive(area) for area in entry.get("areas", ()))
+        chip = replace(_read_chip(archive, number, side, gsd, entry["origin"]), areas=areas)
         (negatives if name is None else classes[name]).append(chip)
     for name, chips in classes.items():
         if not chips:

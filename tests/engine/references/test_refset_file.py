@@ -22,7 +22,7 @@ def chip(seed, side=32, gsd=0.5):
     valid = mask != IGNORE
     valid[0] |= mask[0] == IGNORE  # a guard ring: seen, but not counted
     image = np.where(valid, random.integers(0, 256, (3, side, side), np.uint8), np.uint8(0))
-    return Chip(image, mask, valid, gsd, {"raster": f"снимок {seed}.tif", "centre": [1.25, -7e-3]})
+    return Chip(image, mask, valid, gsd, {"raster": f"снимок {seed}.tif", "centre": [1.25, -7e-3]}, (seed / 4, 12.5))
 
 
 @pytest.fixture
@@ -65,7 +65,17 @@ def test_what_is_written_is_read(written, chips):
     assert len(found.chips()) == 4
     for (name, one), (expected_name, expected) in zip(found.chips(), chips.chips(), strict=True):
         assert name == expected_name and one.digest == expected.digest and one.origin == expected.origin
+        assert one.areas == expected.areas
         assert one.valid.dtype == bool and one.image.flags.c_contiguous
+
+
+def test_files_without_areas_are_read(written):
+    def forget(document: dict) -> None:
+        for entry in document["chips"]:
+            del entry["areas"]
+
+    rewrite(written, manifest=forget)
+    assert [chip.areas for _, chip in read_refset(str(written), Recorder()).chips()] == [()] * 4
 
 
 def test_equal_content_is_equal_bytes(written, chips, tmp_path):
