@@ -6,7 +6,7 @@ from typing import Any
 
 from qgis.core import QgsApplication
 
-from .host.engine import close_shared_client
+from .host.engine import close_shared_client, list_settings
 from .provider import RefSAMProvider
 
 
@@ -28,6 +28,7 @@ class RefSAMPlugin:
 
     def initGui(self) -> None:
         """Add what belongs to QGIS's window."""
+        list_settings()
         self.initProcessing()
 
     def unload(self) -> None:
