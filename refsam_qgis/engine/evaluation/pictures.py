@@ -33,12 +33,37 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was shown, sought and found in one episode.
+
+    Attributes:
+        told: Class, IoU and places of reference and target.
+        iou: Of the class in the counted pixels.
+        reference: ``(h, w, 3)`` uint8 pixels of the first reference.
+        marks: ``(h, w)``; what is marked in it.
+        target: ``(H, W, 3)`` uint8 pixels of the target.
+        found: ``(H, W)``; where the class was found.
+        truth: ``(H, W)``; where it really is.
+        counted: ``(H, W)``; what was labelled at all.
+    """
+
+    told: str
+    iou: float
+    reference: NDArray[np.uint8]
+    marks: NDArray[np.bool_]
+    target: NDArray[np.uint8]
+    found: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class PictureRow:
     """One episode drawn.
 
     Attributes:
         title: Which episode of which method it is, and how it went.
-        panels: One picture for each of `COLUMNS`, with no side longer than `PANEL`.
+        panels: One picture for each column, with no side longer than `PANEL`.
         iou: Of the class in the counted pixels.
     """
 
@@ -65,7 +90,7 @@ def picture_rows(method: str, encodings: Encodings, results: Sequence[MethodResu
     least = log_odds(least_probability(method))
     found = dict(search_all(encodings, list(chosen.values()), support))
     return [
-        draw_row(f"{method}: {word}", encodings.dataset, episode, support, found[episode].logits - least)
+        draw_row(f"{method}: {word}", read_answer(encodings.dataset, episode, support, found[episode].logits - least))
         for word, episode in chosen.items()
     ]
 
@@ -101,36 +126,46 @@ def draw_pictures(rows: Sequence[PictureRow]) -> Image.Image:
     return picture
 
 
-def draw_row(title: str, dataset: Dataset, episode: Episode, support: str, logits: NDArray[np.float32]) -> PictureRow:
-    """Draw one episode.
+def read_answer(dataset: Dataset, episode: Episode, support: str, logits: NDArray[np.float32]) -> Answer:
+    """Gather what is drawn of one episode.
 
     Args:
-        title: What stands before class, IoU and places of reference and target.
         dataset: Where it was drawn from.
         episode: Which one.
         support: How the references are marked.
         logits: ``(H, W)``; positive where the class was found.
     """
     query = dataset.samples[episode.query]
-    image, label = dataset.read_image(query), dataset.read_label(query, episode.class_id)
+    label = dataset.read_label(query, episode.class_id)
     shots = read_shots(dataset, episode, support)
     # Of several references the first is shown; its padding at the right and at the bottom is cut off again.
     reference = dataset.samples[episode.supports[0]]
     left, top, right, bottom = reference.box
     height, width = bottom - top, right - left
-    chip = shots.images[0].permute(1, 2, 0).numpy()[:height, :width]
-    marks = shots.masks[0].numpy()[:height, :width]
     counted = label != IGNORE
     overlap = Overlap()
     overlap.add(logits[counted] > 0, label[counted] == FOREGROUND)
-    panels = (
-        _panel(chip, marks == FOREGROUND, MARKS),
-        _panel(image, np.zeros(label.shape, bool), MARKS),
-        _panel(image, logits > 0, FOUND),
-        _panel(image, label == FOREGROUND, TRUTH, ~counted),
+    return Answer(
+        f"{dataset.names[episode.class_id]}, IoU {overlap.iou:.2f}, {_place(reference)} → {_place(query)}",
+        overlap.iou,
+        shots.images[0].permute(1, 2, 0).numpy()[:height, :width],
+        shots.masks[0].numpy()[:height, :width] == FOREGROUND,
+        dataset.read_image(query),
+        logits > 0,
+        label == FOREGROUND,
+        counted,
     )
-    told = f"{title}, {dataset.names[episode.class_id]}, IoU {overlap.iou:.2f}, {_place(reference)} → {_place(query)}"
-    return PictureRow(told, panels, overlap.iou)
+
+
+def draw_row(title: str, answer: Answer) -> PictureRow:
+    """Draw one episode over its images; `title` stands before what the answer tells."""
+    panels = (
+        _panel(answer.reference, answer.marks, MARKS),
+        _panel(answer.target, np.zeros_like(answer.truth), MARKS),
+        _panel(answer.target, answer.found, FOUND),
+        _panel(answer.target, answer.truth, TRUTH, ~answer.counted),
+    )
+    return PictureRow(f"{title}, {answer.told}", panels, answer.iou)
 
 
 def _place(sample: Sample) -> str:
@@ -139,13 +174,18 @@ def _place(sample: Sample) -> str:
     return f"{sample.image.name} from ({left}, {top})"
 
 
+def panel_size(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return width and height of the panel that shows a mask ``(H, W)``."""
+    height, width = mask.shape
+    scale = PANEL / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def _panel(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour, dark: NDArray[np.bool_] | None = None
 ) -> Image.Image:
     """Draw an image with a mask tinted and outlined, and with what is not counted darker."""
-    height, width = mask.shape
-    scale = PANEL / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = panel_size(mask)
     pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
     shown = Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BILINEAR)
     inside = np.asarray(shown) > 127
