@@ -136,7 +136,9 @@ class Evaluate(RefSAMAlgorithm):
         ):
             self.add(
                 QgsProcessingParameterMapLayer(layer, label, types=[VECTOR_POLYGON, RASTER]),
-                self.tr("{}: polygons, or a raster of class numbers with 0 for the background.").format(help_text),
+                self.tr(
+                    "{}: polygons, or a raster of class numbers with 0 for the background, even where that is nodata."
+                ).format(help_text),
             )
             # Plain text: QGIS 3.22 crashes on a field parameter whose parent is a raster.
             self.add(

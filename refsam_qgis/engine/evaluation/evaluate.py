@@ -51,9 +51,10 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     """Compare a result with the truth.
 
     Both are brought onto one grid: that of a raster result, else that of a raster truth, else one made for two vector
-    data sets. Pixels without data on either side do not count; polygons are taken to be complete, so that all the rest
-    is background. Classes are matched by name, whatever their case. Connected regions of a raster are its objects;
-    polygons are objects as they are, also where they touch.
+    data sets. Pixels without data on either side do not count, but 0 is background also where a raster declares it to
+    be no data; polygons are taken to be complete, so that all the rest is background. Classes are matched by name,
+    whatever their case. Connected regions of a raster are its objects; polygons are objects as they are, also where
+    they touch.
 
     Args:
         job: What to compare.
@@ -79,6 +80,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
         grid, aligned = _common_grid(job, result, truth)
         if aligned is not None:
             reporter.log(aligned)
+        _log_backgrounds((result, truth), reporter)
         window, extent = _target(job, truth, grid)
         blocks = list(_blocks(window))
         for part, layer in enumerate((result, truth)):
@@ -337,6 +339,15 @@ def _match_classes(job: EvaluateJob, result: Layer, truth: Layer, reporter: Repo
         truth_only,
         result_only,
     )
+
+
+def _log_backgrounds(layers: Sequence[Layer], reporter: Reporter) -> None:
+    for layer in layers:
+        if isinstance(layer, RasterLayer) and layer.background_is_nodata:
+            reporter.log(
+                f"'{layer.path}' declares 0 to be no data; it is taken as background, which counts. Declare another "
+                "value for pixels that should not count."
+            )
 
 
 def _log_hints(record: dict[str, Any], truth: Layer, reporter: Reporter) -> None:

@@ -88,6 +88,9 @@ class Labels:
 class RasterLayer:
     """A raster of class ids in its first band.
 
+    Id 0 is background also where it is the nodata value, as in many masks of one class: what is found there would count
+    for nothing otherwise. Pixels of another nodata value do not count.
+
     Args:
         path: The raster.
         stack: Closes it.
@@ -104,6 +107,7 @@ class RasterLayer:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._dataset = stack.enter_context(rasterio.open(path))
         self._stack = stack
+        self.background_is_nodata = self._dataset.nodata == 0
         self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
         self._reader: Any = self._dataset
         self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.width, self._dataset.height)
@@ -124,13 +128,14 @@ class RasterLayer:
         if grid == self.grid:
             return
         crs = grid.crs or PLANE
-        nodata = self._dataset.nodata
+        # An alpha band tells background from what the raster does not cover.
+        nodata = None if self.background_is_nodata else self._dataset.nodata
         try:
             self._reader = self._stack.enter_context(
                 WarpedVRT(
                     self._dataset, src_crs=self.grid.crs or PLANE, crs=crs, transform=grid.transform,
-                    width=grid.width, height=grid.height, resampling=Resampling.nearest, nodata=nodata,
-                    add_alpha=nodata is None,
+                    width=grid.width, height=grid.height, resampling=Resampling.nearest, src_nodata=nodata,
+                    nodata=nodata, add_alpha=nodata is None,
                 )
             )  # fmt: skip
         except RasterioError as error:
@@ -178,7 +183,11 @@ class RasterLayer:
     def _read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         try:
             values = self._reader.read(1, window=window)
-            valid = self._reader.dataset_mask(window=window) > 0
+            # Its own mask would leave out the background.
+            if self.background_is_nodata and self._reader is self._dataset:
+                valid = np.ones(values.shape, bool)
+            else:
+                valid = self._reader.dataset_mask(window=window) > 0
         except RasterioError as error:
             raise RefSAMError(
                 "input", f"Raster '{self.path}' is damaged near row {int(window.row_off)}; restore or export it anew."

@@ -145,6 +145,33 @@ def test_a_shift_by_whole_pixels_is_no_alignment(write_raster):
     assert record["grid"]["pixels_compared"] == 55 * 60
 
 
+@pytest.mark.parametrize("shift", [0, 0.4])
+def test_background_that_a_raster_declares_no_data_counts(write_raster, shift):
+    true, found = np.zeros((2, 40, 40), np.uint8)
+    true[10:20, 10:20], found[10:20, 10:30] = 1, 1
+    result = write_raster(found[None], "result.tif")
+    # Its columns are fewer: what it does not cover does not count.
+    transform = HALF_METRE * Affine.translation(shift, 0)
+    recorder = Recorder()
+    record = compare(
+        recorder, result=result,
+        truth=write_raster(true[None, :, :35], "truth.tif", nodata=0, transform=transform),
+    )  # fmt: skip
+    assert record["confusion"]["matrix"] == [[40 * 35 - 200, 100], [0, 100]]
+    assert record["miou"] == 0.5
+    (said,) = (message for message in recorder.messages if "declares 0 to be no data" in message)
+    assert "truth.tif" in said
+
+
+def test_a_result_of_background_alone_missed_everything(write_raster):
+    true, found = np.zeros((2, 20, 20), np.uint8)
+    true[:10] = 1
+    record = compare(
+        result=write_raster(found[None], "result.tif", nodata=0), truth=write_raster(true[None], "truth.tif", nodata=0)
+    )
+    assert record["miou"] == 0 and record["grid"]["pixels_compared"] == 400
+
+
 def test_rasters_without_any_crs(write_raster):
     labels = patches(3)
     result = write_raster(labels[None], "result.tif", crs=None)
