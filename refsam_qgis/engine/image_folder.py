@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from .errors import RefSAMError
 from .models.segmenter import BACKGROUND, FOREGROUND, IGNORE
@@ -144,9 +144,11 @@ def cut_samples(
         parts_refer: Whether parts of one image may refer to each other.
 
     Raises:
-        RefSAMError: With code ``input`` if one of the two cannot be read, or they differ in size.
+        RefSAMError: With code ``input`` if one of the two cannot be read, they differ in size, or the image has more
+            than 8 bits a band.
     """
     with open_image(image) as opened:
+        _check_depth(image, opened)
         size = opened.size
     with open_image(mask) as opened:
         ids = decode(opened)
@@ -185,6 +187,15 @@ def _check_mask(mask: Path, known: NDArray[np.bool_]) -> None:
         raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which classes.json does not name; add it.")
 
 
+def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
+    """Check that an image has 8 bits a band: Pillow would make others all white or all black."""
+    # Of 16 bits in several bands Pillow tells no more than how they are packed.
+    if image.mode.startswith(("I", "F")) or ";16" in str(image.tile):
+        raise RefSAMError(
+            "input", f"'{path}' has more than 8 bits a band; stretch its contrast and export it as 8-bit."
+        )
+
+
 def _find_image(mask: Path) -> Path:
     stem = mask.name.removesuffix(_MASK_SUFFIX)
     for suffix in _IMAGE_SUFFIXES:
@@ -197,17 +208,21 @@ def _find_image(mask: Path) -> Path:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Open an image.
 
     Raises:
-        RefSAMError: With code ``input`` if it is not there or no image.
+        RefSAMError: With code ``input`` if it is not there, no image or larger than Pillow opens.
     """
     try:
         with Image.open(path) as image:
             yield image
     except OSError as error:
         raise RefSAMError("input", f"'{path}' cannot be read as an image; replace or remove it.") from error
+    except Image.DecompressionBombError as error:
+        raise RefSAMError(
+            "input", f"'{path}' has more pixels than can be opened at once; cut image and mask into parts."
+        ) from error
 
 
 def _equal_parts(length: int, longest: int) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from refsam_qgis.engine.errors import RefSAMError
@@ -54,3 +55,33 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_sentence(folder, tmp_path):
     assert "has no image" in message(folder)
     (folder / "classes.json").write_text("[1]")
     assert "JSON object" in message(folder)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype"), [(1, "uint16"), (1, "int16"), (1, "int32"), (1, "float32"), (3, "uint16"), (4, "uint16")]
+)
+@pytest.mark.parametrize("compress", ["none", "lzw"])
+def test_images_of_more_than_8_bits_are_refused_as_they_would_be_clipped(folder, bands, dtype, compress):
+    (folder / "image0.png").unlink()
+    pixels = np.full((bands, 40, 60), 1000, dtype)
+    with rasterio.open(
+        folder / "image0.tif", "w", width=60, height=40, count=bands, dtype=dtype, compress=compress,
+        photometric="rgb" if bands > 1 else "minisblack",
+    ) as written:  # fmt: skip
+        written.write(pixels)
+    with pytest.raises(RefSAMError, match=r"image0\.tif' has more than 8 bits a band; .* as 8-bit"):
+        scan_folder(folder)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "1"])
+def test_images_of_8_bits_or_less_are_taken(folder, mode):
+    Image.open(folder / "image0.png").convert(mode).save(folder / "image0.png")
+    scanned = scan_folder(folder)
+    assert scanned.read_image(scanned.samples[0]).shape == (40, 60, 3)
+
+
+def test_an_image_too_large_to_open_is_said_in_a_sentence(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 // 2 - 1)
+    with pytest.raises(RefSAMError, match="more pixels than can be opened at once") as raised:
+        scan_folder(folder)
+    assert raised.value.code == "input"
