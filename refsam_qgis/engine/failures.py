@@ -53,8 +53,10 @@ def explain(error: BaseException) -> RefSAMError:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and what it was raised from: a refused file may really be memory that was missing to read it."""
+    seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and id(cause) not in seen:  # an exception may be made its own cause
+        seen.add(id(cause))
         yield cause
         cause = cause.__cause__
 

@@ -241,6 +241,8 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
         failure = explain(error)
         held = isinstance(failure.__cause__, PermissionError) and os.access(os.path.dirname(raster.stem), os.W_OK)
         if failure.code in COMMON_CAUSES and not held:
+            if failure is error:
+                raise
             raise failure from error
         task.fail(failure, reporter)
         if failure.code == "input":

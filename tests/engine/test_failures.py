@@ -105,6 +105,12 @@ def test_a_sentence_stays_as_it_is():
     assert explain(named) is named
 
 
+def test_causes_that_go_round_come_to_an_end():
+    error, other = RefSAMError("disk", "The disk is full; free some space."), ValueError("odd")
+    error.__cause__, other.__cause__ = other, error
+    assert explain(error) is error
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
 def test_disks_are_named(code):
     failure = explain(OSError(code, "no", "/there/x.tif"))

@@ -16,6 +16,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.failures import explain
 from refsam_qgis.engine.folder import run_folder
 from refsam_qgis.engine.job import FolderJob, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
 from refsam_qgis.engine.segment import run_segment
@@ -374,6 +375,16 @@ def test_what_every_raster_would_meet_stops_the_run(references, few, tmp_path, e
     assert done == 1
     result = run_folder(job(references, few), Recorder(), Loads())
     assert result["skipped"] == done and result["done"] == 3 - done
+
+
+@pytest.mark.parametrize("code", ["disk", "checkpoint", "environment", "memory"])
+def test_a_sentence_that_stops_the_run_is_not_its_own_cause(references, few, code):
+    """Whoever looks for what it was raised from would never come to an end."""
+    error = RefSAMError(code, "The whole run fails of this.")
+    with pytest.raises(RefSAMError) as caught:
+        run_folder(job(references, few), Recorder(), Loads(Breaking(error, 12)))
+    assert caught.value is error and error.__cause__ is not error
+    assert explain(caught.value) is error
 
 
 def test_examples_and_weights_that_are_not_there_stop_the_run(references, few, tmp_path):
