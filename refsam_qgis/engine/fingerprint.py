@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .errors import RefSAMError
 from .job import ReferenceSource
+from .rasters.parts import parts_of
 
 UNRELATED = (".aux.xml", ".ovr")
 """Endings of side files that programs add to a raster without changing it."""
@@ -46,7 +47,7 @@ def raster_identity(path: str) -> dict[str, Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 return {
-                    "files": [file_stamp(file) for file in dataset.files if not file.lower().endswith(UNRELATED)],
+                    "files": [file_stamp(part) for part in parts_of(dataset) if not part.lower().endswith(UNRELATED)],
                     "width": dataset.width,
                     "height": dataset.height,
                     "crs": None if dataset.crs is None else dataset.crs.to_wkt(),

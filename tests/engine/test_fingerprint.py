@@ -112,14 +112,36 @@ def test_statistics_and_overviews_of_other_programs_do_not_count(raster):
     assert raster_identity(raster) == before
 
 
-def test_the_parts_of_a_mosaic_count(raster, tmp_path):
-    """A VRT as text: its own file stays the same when its source changes."""
-    vrt = tmp_path / "mosaic.vrt"
-    vrt.write_text(
+def virtual(path, source):
+    """Write a VRT as text: its own file stays the same when its source changes."""
+    path.write_text(
         '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-        f'<SourceFilename relativeToVRT="0">{raster}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>1</SourceBand>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    before = raster_identity(str(vrt))
+    return path
+
+
+def test_the_parts_of_a_mosaic_count(raster, tmp_path):
+    mosaic = str(virtual(tmp_path / "mosaic.vrt", raster))
+    before = raster_identity(mosaic)
     os.utime(raster)
-    assert raster_identity(str(vrt)) != before
+    assert raster_identity(mosaic) != before
+
+
+def test_the_parts_of_a_mosaic_of_mosaics_count(raster, tmp_path):
+    (tmp_path / "inner").mkdir()
+    virtual(tmp_path / "inner" / "one.vrt", f"../{Path(raster).name}")
+    virtual(tmp_path / "two.VRT", "inner/one.vrt")
+    mosaic = str(virtual(tmp_path / "mosaic.vrt", "two.VRT"))
+    before = raster_identity(mosaic)
+    assert len(before["files"]) == 4
+    os.utime(raster)
+    assert raster_identity(mosaic) != before
+
+
+def test_mosaics_that_name_one_another_come_to_an_end(tmp_path):
+    (tmp_path / "inner").mkdir()
+    virtual(tmp_path / "inner" / "one.vrt", "../inner/../two.vrt")
+    mosaic = str(virtual(tmp_path / "two.vrt", "inner/one.vrt"))
+    assert len(raster_identity(mosaic)["files"]) == 2
