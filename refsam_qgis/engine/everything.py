@@ -29,6 +29,7 @@ from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_obj
 from .rasters.grid import Extent, Tile, TileGrid, target_window
 from .rasters.outlines import mask_outline
 from .rasters.outputs import OutputFiles
+from .rasters.parts import files_of
 from .rasters.source import CACHE_BYTES, RasterSource
 from .rasters.stitch import SeenObject, Stitcher
 from .report import Clock, describe_device, describe_input, write_report
@@ -66,7 +67,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
     clock = Clock()
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        inputs = [job.input, *job.model.files()]
+        inputs = files_of([job.input]) + job.model.files()
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
         window, extent = target_window(job.extent, raster.path, raster.transform, raster.width, raster.height)

@@ -23,6 +23,7 @@ from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_obj
 from .prompt_layers import PromptedObject, read_prompts
 from .rasters.outlines import mask_outline
 from .rasters.outputs import OutputFiles
+from .rasters.parts import files_of
 from .rasters.source import CACHE_BYTES, RasterSource
 from .report import Clock, describe_input, write_report
 
@@ -59,10 +60,10 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
         RefSAMError: When the job cannot be done; no output is left then.
     """
     clock = Clock()
-    inputs = [path for path in (job.input, job.points, job.boxes, *job.model.files()) if path is not None]
+    read = [path for path in (job.input, job.points, job.boxes) if path is not None]
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
+        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, files_of(read) + job.model.files()))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading prompts")

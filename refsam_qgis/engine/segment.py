@@ -35,6 +35,7 @@ from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
+from .rasters.parts import files_of
 from .rasters.separate import separate_touching
 from .rasters.source import CACHE_BYTES, RasterSource
 from .rasters.vectorise import Vectoriser
@@ -120,7 +121,7 @@ def segment_raster(
         RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
     """
     clock = Clock()
-    inputs = [job.input, *job.references.files(), *job.model.files()]
+    inputs = files_of([job.input, *job.references.files()]) + job.model.files()
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))

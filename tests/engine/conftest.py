@@ -58,6 +58,33 @@ def write_raster(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
+def write_virtual(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that writes a VRT of a raster's bands and returns its path.
+
+    As text: its own file stays the same when its source changes, and the source need not be there.
+    """
+
+    def write(source: str, name: str, shape: tuple[int, int, int]) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bands, height, width = shape
+        listed = "".join(
+            f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{source}'
+            f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+            for band in range(1, bands + 1)
+        )
+        transform = ", ".join(str(value) for value in HALF_METRE.to_gdal())
+        path.write_text(
+            f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{UTM}</SRS>'
+            f"<GeoTransform>{transform}</GeoTransform>{listed}</VRTDataset>",
+            encoding="utf-8",
+        )
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
 def write_vector(tmp_path: Path) -> Callable[..., str]:
     """Return a function that writes geometries (in map coordinates) with fields and returns the path."""
 

@@ -199,7 +199,9 @@ def test_a_cancelled_run_goes_on_where_it_stopped(write_raster, outputs, model):
     assert gpd.read_file(outputs.polygons).equals(whole[1])
 
 
-def test_outputs_may_not_be_inputs(write_raster, model):
+def test_outputs_may_not_be_inputs(write_raster, write_virtual, model):
     raster = write_raster(painted(70, 80, []))
     with pytest.raises(RefSAMError, match="also an input"):
         run(raster, ObjectOutputs(mask=raster))
+    with pytest.raises(RefSAMError, match="also an input"):
+        run(write_virtual(raster, "virtual.vrt", (3, 70, 80)), ObjectOutputs(mask=raster))

@@ -112,36 +112,26 @@ def test_statistics_and_overviews_of_other_programs_do_not_count(raster):
     assert raster_identity(raster) == before
 
 
-def virtual(path, source):
-    """Write a VRT as text: its own file stays the same when its source changes."""
-    path.write_text(
-        '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-        f'<SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>1</SourceBand>'
-        "</SimpleSource></VRTRasterBand></VRTDataset>"
-    )
-    return path
+SHAPE = (3, 20, 30)
 
 
-def test_the_parts_of_a_mosaic_count(raster, tmp_path):
-    mosaic = str(virtual(tmp_path / "mosaic.vrt", raster))
+def test_the_parts_of_a_mosaic_count(raster, write_virtual):
+    mosaic = write_virtual(raster, "mosaic.vrt", SHAPE)
     before = raster_identity(mosaic)
     os.utime(raster)
     assert raster_identity(mosaic) != before
 
 
-def test_the_parts_of_a_mosaic_of_mosaics_count(raster, tmp_path):
-    (tmp_path / "inner").mkdir()
-    virtual(tmp_path / "inner" / "one.vrt", f"../{Path(raster).name}")
-    virtual(tmp_path / "two.VRT", "inner/one.vrt")
-    mosaic = str(virtual(tmp_path / "mosaic.vrt", "two.VRT"))
+def test_the_parts_of_a_mosaic_of_mosaics_count(raster, write_virtual):
+    write_virtual(f"../{Path(raster).name}", "inner/one.vrt", SHAPE)
+    write_virtual("inner/one.vrt", "two.VRT", SHAPE)
+    mosaic = write_virtual("two.VRT", "mosaic.vrt", SHAPE)
     before = raster_identity(mosaic)
     assert len(before["files"]) == 4
     os.utime(raster)
     assert raster_identity(mosaic) != before
 
 
-def test_mosaics_that_name_one_another_come_to_an_end(tmp_path):
-    (tmp_path / "inner").mkdir()
-    virtual(tmp_path / "inner" / "one.vrt", "../inner/../two.vrt")
-    mosaic = str(virtual(tmp_path / "two.vrt", "inner/one.vrt"))
-    assert len(raster_identity(mosaic)["files"]) == 2
+def test_mosaics_that_name_one_another_come_to_an_end(write_virtual):
+    write_virtual("../inner/../two.vrt", "inner/one.vrt", SHAPE)
+    assert len(raster_identity(write_virtual("inner/one.vrt", "two.vrt", SHAPE))["files"]) == 2

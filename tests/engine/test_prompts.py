@@ -245,12 +245,16 @@ def test_files_that_are_no_prompts(scene, outputs, model, tmp_path):
         run(scene, outputs, boxes=scene)
 
 
-def test_outputs_may_not_be_inputs(scene, model, write_vector, tmp_path):
+def test_outputs_may_not_be_inputs(scene, model, write_vector, write_virtual):
     points = write_vector(at((45, 50)), "p.gpkg")
     with pytest.raises(RefSAMError, match="also an input"):
         run(scene, ObjectOutputs(polygons=points), points=points)
     with pytest.raises(RefSAMError, match="also an input"):
         run(scene, ObjectOutputs(mask=scene), points=points)
+    with rasterio.open(scene) as dataset:
+        virtual = write_virtual(scene, "virtual.vrt", (dataset.count, *dataset.shape))
+    with pytest.raises(RefSAMError, match="also an input"):
+        run(virtual, ObjectOutputs(mask=scene), points=points)
 
 
 def test_cancelling_leaves_nothing(scene, outputs, model, write_vector):

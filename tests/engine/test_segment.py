@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -530,6 +531,22 @@ def test_bad_paths_are_refused_before_the_model_is_loaded(scene, outputs, tmp_pa
             run_segment(SegmentJob(raster, ReferenceSource(marks), bad), Recorder(), load)
     with pytest.raises(RefSAMError, match="holds no pixel"):
         run_segment(SegmentJob(raster, ReferenceSource(marks), outputs, extent=(0, 0, 1, 1)), Recorder(), load)
+
+
+def test_what_a_virtual_raster_consists_of_is_never_replaced(scene, outputs, write_virtual, tmp_path):
+    """Neither the input nor the raster of the marks, however many virtual rasters lie between."""
+    image, raster, marks = scene
+    name = os.path.basename(raster)
+    inner = write_virtual(name, "inner.vrt", image.shape)
+    virtual = write_virtual("inner.vrt", "outer.vrt", image.shape)
+    content = Path(raster).read_bytes()
+    other = str(tmp_path / "other.tif")
+    shutil.copy(raster, other)
+    for read, source in ((inner, None), (virtual, None), (other, virtual)):
+        job = SegmentJob(read, ReferenceSource(marks, source), SegmentOutputs(mask=raster))
+        with pytest.raises(RefSAMError, match="also an input"):
+            run_segment(job, Recorder(), lambda _: CoarseSegmenter())
+    assert Path(raster).read_bytes() == content
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the development data are not here")

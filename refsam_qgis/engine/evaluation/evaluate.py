@@ -27,6 +27,7 @@ from ..job import EvaluateJob, to_dict
 from ..rasters.geodesy import GroundMeasure
 from ..rasters.grid import Extent
 from ..rasters.outputs import OutputFiles, disk_errors
+from ..rasters.parts import files_of
 from ..rasters.source import CACHE_BYTES
 from ..runner import Loader
 from .boundary import BoundaryAgreement
@@ -74,7 +75,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     paths = {"report": job.report, "picture": job.picture, "table": job.table}
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        outputs = stack.enter_context(OutputFiles(paths, SUFFIXES, [job.result, job.truth]))
+        outputs = stack.enter_context(OutputFiles(paths, SUFFIXES, files_of([job.result, job.truth])))
         result = open_layer(job.result, job.result_field, job.result_classes, stack)
         truth = open_layer(job.truth, job.truth_field, job.truth_classes, stack)
         grid, aligned = _common_grid(job, result, truth)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 VIRTUAL = ".vrt"
+
+
+def files_of(paths: Iterable[str]) -> list[str]:
+    """Return files with all that those of them that are rasters consist of: what no output may replace."""
+    found = []
+    for path in paths:
+        found.append(path)
+        with suppress(RasterioError, UnicodeError), _opened(path) as dataset:  # its reader says what is wrong with it
+            found += parts_of(dataset)
+    return found
 
 
 def parts_of(dataset: rasterio.DatasetReader) -> list[str]:
@@ -22,7 +34,8 @@ def parts_of(dataset: rasterio.DatasetReader) -> list[str]:
     while waiting:
         part = waiting.pop()
         if os.path.realpath(part) != os.path.realpath(dataset.name):
-            waiting += _add(_files(part), parts)
+            with suppress(RasterioError), _opened(part) as virtual:  # one that is not there is a part all the same
+                waiting += _add(virtual.files, parts)
     return list(parts.values())
 
 
@@ -33,11 +46,9 @@ def _add(files: list[str], parts: dict[str, str]) -> list[str]:
     return [file for file in new.values() if file.lower().endswith(VIRTUAL)]
 
 
-def _files(path: str) -> list[str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return list(dataset.files)
-    except RasterioError:
-        return []  # whoever reads the raster hears of it
+@contextmanager
+def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            yield dataset

@@ -17,6 +17,7 @@ from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..job import RefsetJob
 from ..rasters.outputs import OutputFiles, disk_errors
+from ..rasters.parts import files_of
 from ..rasters.source import CACHE_BYTES
 from ..runner import Loader
 from ..vectors import value_order
@@ -49,7 +50,7 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         RefSAMError: When the job cannot be done; no output is left then, and a set that is added to stays as it was.
     """
     paths = {"refset": job.output, "picture": job.picture}
-    inputs = [path for source in job.sources for path in source.files()]
+    inputs = files_of(path for source in job.sources for path in source.files())
     if job.base is not None and os.path.realpath(job.base) != os.path.realpath(job.output):
         inputs.append(job.base)
     with ExitStack() as stack:

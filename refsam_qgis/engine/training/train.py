@@ -21,6 +21,7 @@ from ..models.checkpoints import adapters_metadata, choose_device, load_adapters
 from ..models.virefsam import ViRefSAM
 from ..models.weight_files import adapters_path, checkpoint_path, digest
 from ..rasters.outputs import OutputFiles, disk_errors
+from ..rasters.parts import files_of
 from ..report import Clock, write_report
 from ..runner import Loader
 from .calibrate import calibrate, calibration_episodes
@@ -80,7 +81,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     clock = Clock()
     output = Path(job.output)
     paths = {"adapters": job.output, "card": str(output.with_suffix(".json")), "curve": job.curve}
-    inputs = [*job.rasters, *([job.labels] if job.labels else []), *job.model.files()]
+    inputs = [*files_of(job.rasters), *([job.labels] if job.labels else []), *job.model.files()]
     outputs = OutputFiles(paths, SUFFIXES, inputs)
     device = choose_device(job.model.device)
     reporter.progress(0.0, "Reading the scenes")
