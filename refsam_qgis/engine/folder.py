@@ -20,6 +20,7 @@ from .events import Reporter, check_cancelled
 from .failures import explain
 from .fingerprint import fingerprint, raster_identity, references_identity
 from .folder_rasters import FolderRaster, find_rasters
+from .folder_results import check_results, read_report
 from .job import FolderJob, SegmentJob, SegmentOutputs
 from .models.weight_files import describe_model
 from .rasters.outputs import OutputFiles, disk_errors
@@ -107,9 +108,10 @@ def run_folder(job: FolderJob, reporter: Reporter, load: Loader | None = None) -
 
 def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) -> list[_Task]:
     """Find out what is to be done, without loading the network."""
+    references = references_identity(job.references)
     common = {
         "refsam": __version__,
-        "references": references_identity(job.references),
+        "references": references,
         "model": {k: v for k, v in describe_model(job.model).items() if k not in ("checkpoint", "adapters")},
         "raster": asdict(job.raster),
         "bands_of_references": _default_raster(job, rasters) == job.references.raster,
@@ -127,14 +129,30 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
             task.fail(error, reporter)
             continue
         task.fingerprint = fingerprint({**common, "input": task.identity})
-        if not job.redo:
+    parts = _parts_read(job, [task.identity for task in tasks] + [references.get("raster") or {}])
+    for task in tasks:
+        if task.status == "to do" and not job.redo:
             _compare(job, task, reporter)
+        if task.status == "to do":
+            try:
+                check_results(task.raster, job.probability, parts)
+            except RefSAMError as error:
+                task.fail(error, reporter)
     return tasks
+
+
+def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
+    """Return the real paths of all files that the rasters consist of, none of which a table may replace."""
+    parts = {os.path.realpath(stamp[0]) for identity in identities for stamp in identity.get("files", [])}
+    for path in (job.merged, job.failures):
+        if path is not None and os.path.realpath(path) in parts:
+            raise RefSAMError("input", f"Output '{path}' is also an input; choose another name.")
+    return parts
 
 
 def _compare(job: FolderJob, task: _Task, reporter: Reporter) -> None:
     """Settle a task whose raster, examples and parameters are those of the report beside its results."""
-    report = _read_report(task.raster.report)
+    report = read_report(task.raster.report)
     if report.get("fingerprint") != task.fingerprint:
         return
     if "failure" in report:
@@ -147,15 +165,6 @@ def _compare(job: FolderJob, task: _Task, reporter: Reporter) -> None:
             task.fail(RefSAMError("input", str(report["failure"])), reporter)
     elif _are_whole(job, task.raster, report):
         task.status, task.result = "skipped", report["result"]
-
-
-def _read_report(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            report = json.load(stream)
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def _are_whole(job: FolderJob, raster: FolderRaster, report: dict[str, Any]) -> bool:

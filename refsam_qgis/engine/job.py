@@ -189,7 +189,8 @@ class FolderJob:
     """Find the classes of the references in many rasters with one warm model.
 
     Every raster gives ``STEM.tif`` (mask) and ``STEM.gpkg`` (polygons) in the output folder, beside ``STEM.json`` (its
-    report, by which a later run knows what it need not do again). Of equal stems, the others add their ending.
+    report, by which a later run knows what it need not do again). Of equal stems, the others add their ending. A raster
+    whose results would replace a file that is not RefSAM's fails.
 
     Attributes:
         references: Where the examples are; they name their raster unless they are a reference set.

@@ -25,6 +25,7 @@ from tests.engine.test_segment import mark_at
 
 ROOT = Path(__file__).resolve().parents[2]
 READING = RasterOptions(tile_size=128)
+SHAPE = (3, 260, 260)
 
 
 class Loads:
@@ -339,6 +340,64 @@ def test_tables_and_results_that_replace_inputs_are_refused(references, few, tmp
     shutil.copy(few / "a.tif", few / "where.tif")
     with pytest.raises(RefSAMError, match=r"where\.tif' is also an input"):
         run_folder(examples, Recorder(), Loads())
+
+
+@pytest.mark.parametrize("whose", ["its own", "another one's", "the examples'"])
+def test_a_raster_whose_result_would_replace_a_part_of_a_raster_fails_alone(references, few, write_virtual, whose):
+    write_virtual("a.tif", "in/a.vrt", SHAPE)
+    write_virtual("a.vrt", "in/outer.vrt", SHAPE)
+    shutil.copy(few / "a.tif", few / "a.TIFF")
+    if whose == "the examples'":
+        references = ReferenceSource(references.vector, str(few / "outer.vrt"))
+    names = {"its own": ["a.vrt"], "another one's": ["a.TIFF", "outer.vrt"]}.get(whose, ["a.TIFF"])
+    before = {path: path.read_bytes() for path in few.rglob("*") if path.is_file()}
+    searched = [str(few / name) for name in [*names, "inner/b.TIFF"]]
+    result = run_folder(FolderJob(references, str(few), inputs=tuple(searched), raster=READING), Recorder(), Loads())
+    assert (result["done"], result["failed"]) == (len(names), 1)
+    [failure] = result["failures"]
+    assert failure["source"] == names[0] and f"'{few / 'a.tif'}' would replace a part of" in failure["reason"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_table_that_would_replace_a_part_of_a_raster_is_refused(references, few, write_virtual):
+    part = shutil.copy(few / "a.tif", few / "part.gpkg")
+    write_virtual("part.gpkg", "in/whole.vrt", SHAPE)
+    with pytest.raises(RefSAMError, match=r"part\.gpkg' is also an input"):
+        run_folder(job(references, few, pattern="*.vrt", merged=str(part)), Recorder(), Loads())
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gpkg", "a.json", "a_probability.tif"])
+@pytest.mark.parametrize("redo", [False, True])
+def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo):
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir()
+    if name.endswith(".tif"):
+        shutil.copy(few / "b 影.tif", theirs)
+    elif name.endswith(".gpkg"):
+        shutil.copy(references.vector, theirs)
+    else:
+        theirs.write_text('{"title": "my notes"}')
+    content = theirs.read_bytes()
+    asked = job(references, few, redo=redo, probability=True)
+    for _ in range(2):
+        result = run_folder(asked, Recorder(), Loads())
+        assert result["failed"] == 2 and theirs.read_bytes() == content
+        reasons = {entry["source"]: entry["reason"] for entry in result["failures"]}
+        assert f"'{theirs}' is not RefSAM's" in reasons["a.tif"]
+        assert sorted((tmp_path / "out").glob("a*")) == [theirs]
+    theirs.unlink()
+    assert run_folder(asked, Recorder(), Loads())["failed"] == 1
+
+
+@pytest.mark.parametrize("lost", [("json",), ("json", "tif"), ("json", "gpkg")])
+def test_results_without_their_report_are_replaced(references, few, tmp_path, lost):
+    """As a run leaves them that is killed before all results have their names."""
+    asked = job(references, few, probability=True)
+    run_folder(asked, Recorder(), Loads())
+    for ending in lost:
+        (tmp_path / "out" / f"a.{ending}").unlink()
+    result = run_folder(asked, Recorder(), Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (1, 2, 1)
 
 
 class Breaking(CoarseSegmenter):

@@ -1,0 +1,109 @@
+"""Whose the files are that stand where the results of a raster of a folder go."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import pyogrio
+import rasterio
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from .errors import RefSAMError
+from .folder_rasters import FolderRaster
+from .rasters.writers import LAYER, PROBABILITY_NODATA
+
+
+def read_report(path: str) -> dict[str, Any]:
+    """Return a report, empty if there is none or it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            report = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def check_results(raster: FolderRaster, probability: bool, parts: Collection[str]) -> None:
+    """Raise if a result would replace what is not RefSAM's to replace.
+
+    Args:
+        raster: The raster.
+        probability: Whether probabilities are written too.
+        parts: Real paths of all that is read.
+
+    Raises:
+        RefSAMError: With code ``input``.
+    """
+    results = [path for path in raster.results() if probability or path != raster.probability]
+    for path in results:
+        if os.path.realpath(path) in parts:
+            raise RefSAMError(
+                "input", f"Result '{path}' would replace a part of a raster that is read; choose another output folder."
+            )
+    foreign = _foreign(raster, [path for path in results if os.path.exists(path)])
+    if foreign is not None:
+        raise RefSAMError(
+            "input", f"'{foreign}' is not RefSAM's, and a result would replace it; choose another output folder."
+        )
+
+
+def _foreign(raster: FolderRaster, there: list[str]) -> str | None:
+    """Return one of the files in the places of results that RefSAM did not write, ``None`` if there is none.
+
+    A report of RefSAM's vouches for what lies beside it. A run that was killed may have left files without one, and a
+    report may get lost: files are known by what they hold then, and vouch for a report that is torn.
+    """
+    if "refsam" in read_report(raster.report):
+        return None
+    known = {raster.mask: _is_mask, raster.polygons: _is_layer, raster.probability: _is_probability}
+    others = [path for path in there if path != raster.report]
+    for path in others:
+        if not known[path](path):
+            return path
+    return raster.report if raster.report in there and not (others and _is_torn(raster.report)) else None
+
+
+def _is_mask(path: str) -> bool:
+    """Whether a file is a raster with the names of classes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return "CLASS_1" in dataset.tags(1)
+    except RasterioError:
+        return False
+
+
+def _is_probability(path: str) -> bool:
+    """Whether a file is a raster that may hold probabilities."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return bool(dataset.dtypes[0] == "float32" and dataset.nodata == PROBABILITY_NODATA)
+    except RasterioError:
+        return False
+
+
+def _is_layer(path: str) -> bool:
+    """Whether a file holds the layer of polygons with its fields."""
+    try:
+        fields = pyogrio.read_info(path, layer=LAYER)["fields"]
+    except (DataLayerError, DataSourceError):
+        return False
+    return {"object_id", "class_id", "score", "area_m2"} <= set(fields)
+
+
+def _is_torn(path: str) -> bool:
+    """Whether a file is no JSON."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            json.load(stream)
+    except ValueError:
+        return True
+    return False
