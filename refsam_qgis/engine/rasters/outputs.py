@@ -19,6 +19,8 @@ PREFIX = ".refsam-"
 """Start of the names of the hidden folders."""
 LOCK = ".lock"
 """File in a hidden folder that its process holds locked as long as it lives."""
+SIDE_FILES = (".ovr", ".aux.xml", ".msk", ".msk.ovr", "-wal", "-shm", "-journal")
+"""Endings that GDAL and SQLite put after a file's name for what belongs to its content."""
 
 
 class OutputFiles:
@@ -75,12 +77,16 @@ class OutputFiles:
     def commit(self) -> dict[str, str]:
         """Give every output its final name and return these names.
 
+        What programs put beside an earlier file of that name goes: its pyramids would be shown in place of the new one.
+
         Raises:
             RefSAMError: With code ``disk`` when a file of that name is held by another program.
         """
         for path in self._final.values():
             with disk_errors(str(path)):
                 os.replace(self._folders[path.parent] / path.name, path)
+                for ending in SIDE_FILES:  # after the file: one that is held stays, and needs them
+                    path.with_name(path.name + ending).unlink(missing_ok=True)
         return {name: str(path) for name, path in self._final.items()}
 
     def _make_aside(self, folder: Path) -> Path:

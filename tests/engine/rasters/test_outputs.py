@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
+import numpy as np
 import pytest
+import rasterio
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.rasters.outputs import OutputFiles
@@ -32,6 +37,64 @@ def test_a_failure_leaves_the_folder_as_it_was(tmp_path):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
     assert (tmp_path / "a.tif").read_text() == "old"
+
+
+def test_pyramids_of_an_earlier_raster_do_not_show_in_the_new_one(tmp_path):
+    path = str(tmp_path / "a.tif")
+
+    def write(target, value):
+        with rasterio.open(target, "w", driver="GTiff", width=64, height=64, count=1, dtype="uint8") as dataset:
+            dataset.write(np.full((1, 64, 64), value, np.uint8))
+
+    write(path, 1)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as dataset:  # as QGIS builds them
+        dataset.build_overviews([4])
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><Metadata><MDI key='A'>1</MDI></Metadata></PAMDataset>")
+    assert (tmp_path / "a.tif.ovr").exists()
+    (tmp_path / "a.qml").touch()  # a style is the user's
+    with OutputFiles({"a": path}, SUFFIXES, []) as outputs:
+        write(outputs["a"], 2)
+        outputs.commit()
+    with rasterio.open(path) as dataset:
+        assert (dataset.read(1, out_shape=(16, 16)) == 2).all() and "A" not in dataset.tags()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.qml", "a.tif"]
+
+
+def test_what_a_program_had_not_yet_brought_into_an_earlier_layer_does_not_show_in_the_new_one(tmp_path):
+    """A database that was left without being closed; its journal is written into whatever has its name."""
+    path = tmp_path / "a.gpkg"
+    left, new = tmp_path / "left", tmp_path / "new"
+    left.mkdir(), new.mkdir()
+    with closing(sqlite3.connect(left / "a.gpkg")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE old (x)")
+        database.commit()
+        for file in left.iterdir():
+            shutil.copy(file, tmp_path)
+    with closing(sqlite3.connect(new / "a.gpkg")) as database:
+        database.execute("CREATE TABLE new (x)")
+        database.commit()
+    assert (tmp_path / "a.gpkg-wal").exists()
+    with OutputFiles({"a": str(path)}, {"a": (".gpkg",)}, []) as outputs:
+        shutil.copy(new / "a.gpkg", outputs["a"])
+        outputs.commit()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.gpkg", "left", "new"]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("new",)]
+
+
+def test_a_file_that_is_held_keeps_what_lies_beside_it(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(errno.EACCES, "held", str(target))
+
+    for name in ("a.tif", "a.tif.ovr"):
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr("refsam_qgis.engine.rasters.outputs.os.replace", refuse)
+    with OutputFiles({"a": str(tmp_path / "a.tif")}, SUFFIXES, []) as outputs:
+        open(outputs["a"], "w").close()
+        with pytest.raises(RefSAMError, match="close programs that hold it"):
+            outputs.commit()
+    assert (tmp_path / "a.tif.ovr").read_text() == "old"
 
 
 def test_unusable_paths_are_refused_at_once(tmp_path):
