@@ -60,6 +60,10 @@ def raster_identity(path: str) -> dict[str, Any]:
     except RasterioError as error:
         what = "cannot be read as a raster" if os.path.exists(path) else "does not exist"
         raise RefSAMError("input", f"Raster '{path}' {what}; give a file that GDAL opens.") from error
+    except UnicodeError as error:
+        raise RefSAMError(
+            "input", f"Raster '{path}' or a file that it names has a name that is no UTF-8; rename it."
+        ) from error
 
 
 def references_identity(source: ReferenceSource) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from .errors import RefSAMError
+from .errors import RefSAMError, printable
 from .events import Reporter, check_cancelled
 from .job import FolderJob
 
@@ -73,7 +73,7 @@ def find_rasters(job: FolderJob, reporter: Reporter) -> list[FolderRaster]:
         names = [Path(place).as_posix() for place in places]
     stems = _stems(places)
     rasters = [
-        FolderRaster(path, name, os.path.join(job.output_folder, stem))
+        FolderRaster(path, printable(name), os.path.join(job.output_folder, stem))
         for path, name, stem in zip(paths, names, stems, strict=True)
     ]
     _check_results(job, rasters, search)

@@ -123,7 +123,8 @@ def write_report(
         **further,
         "versions": _versions(),
     }
-    with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+    # A file name that is no UTF-8 gets JSON's own escapes, of which the same name is read again.
+    with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
         json.dump(report, stream, ensure_ascii=False, indent=2)
 
 

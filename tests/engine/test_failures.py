@@ -123,6 +123,12 @@ def test_the_unforeseen_goes_to_the_log(home):
     assert "division by zero" in (home / "logs" / "engine.log").read_text()
 
 
+def test_a_name_that_is_no_utf8_goes_to_the_log_and_into_the_sentence(home):
+    failure = explain(ValueError("caf\udce9.tif"))
+    assert failure.code == "internal" and "caf\\udce9.tif" in (home / "logs" / "engine.log").read_text()
+    assert str(RefSAMError("input", "'caf\udce9.tif' is no raster.")) == "'caf\\udce9.tif' is no raster."
+
+
 def test_this_environment_is_whole():
     assert damage() is None
 

@@ -366,6 +366,21 @@ def test_a_table_that_would_replace_a_part_of_a_raster_is_refused(references, fe
         run_folder(job(references, few, pattern="*.vrt", merged=str(part)), Recorder(), Loads())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf8_is_one_rasters_own_failure(references, few, tmp_path, write_virtual):
+    shutil.copy(few / "a.tif", os.fsencode(few) + b"/A\xe9.tif")
+    named = Path(write_virtual("NAME", "in/c.vrt", SHAPE))
+    named.write_bytes(named.read_bytes().replace(b"NAME", b"A\xe9.tif"))
+    failures, merged = str(tmp_path / "failed.csv"), str(tmp_path / "merged.gpkg")
+    asked = job(references, few, pattern="*.tif;*.tiff;*.vrt", failures=failures, merged=merged)
+    result = run_folder(asked, Recorder(), Loads())
+    assert (result["done"], result["failed"]) == (3, 3)
+    reasons = {entry["source"]: entry["reason"] for entry in failures_of(failures)}
+    assert set(reasons) == {"A\\udce9.tif", "c.vrt", "foreign.tif"}
+    for name in ("A\\udce9.tif", "c.vrt"):
+        assert f"{name}' or a file that it names has a name that is no UTF-8; rename it" in reasons[name]
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.gpkg", "a.json", "a_probability.tif"])
 @pytest.mark.parametrize("redo", [False, True])
 def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo):

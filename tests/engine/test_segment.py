@@ -533,6 +533,21 @@ def test_bad_paths_are_refused_before_the_model_is_loaded(scene, outputs, tmp_pa
         run_segment(SegmentJob(raster, ReferenceSource(marks), outputs, extent=(0, 0, 1, 1)), Recorder(), load)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf8(scene, outputs, tmp_path):
+    """Of the raster: a sentence. Of the weights, which can be read: written so that the same name is read again."""
+    _, raster, marks = scene
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif")
+    shutil.copy(raster, odd)
+    with pytest.raises(RefSAMError, match=r"caf\\udce9\.tif' has a name that is no UTF-8; rename it"):
+        run(odd, marks, outputs)
+    shutil.copy(COMPACT_SAM, odd)
+    job = SegmentJob(raster, ReferenceSource(marks), outputs, ModelOptions(checkpoint=odd))
+    run_segment(job, Recorder(), lambda _: CoarseSegmenter())
+    report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
+    assert report["job"]["model"]["checkpoint"] == odd
+
+
 def test_what_a_virtual_raster_consists_of_is_never_replaced(scene, outputs, write_virtual, tmp_path):
     """Neither the input nor the raster of the marks, however many virtual rasters lie between."""
     image, raster, marks = scene

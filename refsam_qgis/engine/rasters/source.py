@@ -197,6 +197,8 @@ def _open(path: str) -> rasterio.DatasetReader:
         if not os.path.exists(path):
             raise RefSAMError("input", f"Raster '{path}' does not exist; check its path.") from error
         raise RefSAMError("input", f"'{path}' cannot be read as a raster; give a file that GDAL opens.") from error
+    except UnicodeError as error:
+        raise RefSAMError("input", f"Raster '{path}' has a name that is no UTF-8; rename it.") from error
     if dataset.count == 0:
         dataset.close()
         raise RefSAMError("input", f"Raster '{path}' has no bands of its own; give one of its subdatasets.")
