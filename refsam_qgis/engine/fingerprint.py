@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .errors import RefSAMError
 from .job import ReferenceSource
+from .rasters.georeference import map_transform
 from .rasters.parts import parts_of
 
 UNRELATED = (".aux.xml", ".ovr")
@@ -40,7 +41,7 @@ def raster_identity(path: str) -> dict[str, Any]:
     """Return what tells a raster from any other, and from itself before it was changed.
 
     Raises:
-        RefSAMError: With code ``input`` when it is missing or no raster.
+        RefSAMError: With code ``input`` when it is missing, no raster or not on a map yet.
     """
     try:
         with warnings.catch_warnings():
@@ -51,7 +52,7 @@ def raster_identity(path: str) -> dict[str, Any]:
                     "width": dataset.width,
                     "height": dataset.height,
                     "crs": None if dataset.crs is None else dataset.crs.to_wkt(),
-                    "transform": list(dataset.transform)[:6],
+                    "transform": list(map_transform(dataset))[:6],
                     "dtypes": list(dataset.dtypes),
                     "nodata": str(dataset.nodata),
                     "colours": [colour.name for colour in dataset.colorinterp],

@@ -13,6 +13,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import from_origin
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
@@ -112,6 +113,20 @@ def test_ten_of_twelve_are_done_and_two_have_reasons(references, folder, tmp_pat
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert all(left is None or left >= 0 for _, _, left in reporter.events)
     assert any("(3 of " in stage and left is not None for _, stage, left in reporter.events)
+
+
+def test_images_without_georeference_give_results_that_lie_over_them(references, tmp_path):
+    (tmp_path / "in").mkdir()
+    for seed in (1, 2):
+        Image.fromarray(scene(seed).transpose(1, 2, 0)).save(tmp_path / "in" / f"{seed}.png")
+    merged = tmp_path / "merged.gpkg"
+    result = run_folder(job(references, tmp_path / "in", pattern="*.png", merged=str(merged)), Recorder(), Loads())
+    assert result["done"] == 2
+    with rasterio.open(tmp_path / "out" / "1.tif") as mask:
+        assert tuple(mask.bounds) == (0, -260, 260, 0)
+    assert (
+        gpd.read_file(merged).bounds.round(-1).to_numpy().tolist() == [[40, -60, 60, -40], [100, -190, 140, -150]] * 2
+    )
 
 
 def test_results_equal_those_of_the_raster_alone(references, few, tmp_path):

@@ -20,6 +20,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.features import rasterize
 from rasterio.transform import Affine, from_origin
@@ -124,6 +125,23 @@ def test_the_outputs_are_whole_and_right(scene, outputs):
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert len(list(Path(outputs.mask).parent.iterdir())) == 4
+
+
+def test_results_lie_over_an_image_without_georeference(tmp_path, write_vector, outputs):
+    """QGIS shows such an image from (0, 0) downwards, and what is drawn on it has those coordinates."""
+    patches = [(slice(40, 60), slice(40, 60), RED), (slice(100, 120), slice(150, 180), RED)]
+    picture = tmp_path / "picture.png"
+    Image.fromarray(painted(200, 300, patches).transpose(1, 2, 0)).save(picture)
+    marks = write_vector([box(40, -60, 60, -40)], crs=None, kind=["red"])
+    run(str(picture), marks, outputs)
+    with rasterio.open(outputs.mask) as mask:
+        assert mask.crs is None and tuple(mask.bounds) == (0, -200, 300, 0)
+        assert mask.read(1)[100:120, 150:180].all() and mask.read(1).sum() == 400 + 600
+    bounds = sorted(gpd.read_file(outputs.polygons).bounds.to_numpy().tolist())
+    assert bounds == [[40, -60, 60, -40], [150, -120, 180, -100]]
+    run(str(picture), marks, outputs, extent=(140, -130, 190, -90))
+    with rasterio.open(outputs.mask) as mask:
+        assert tuple(mask.bounds) == (140, -130, 190, -90) and mask.read(1).sum() == 600
 
 
 @pytest.mark.parametrize("model", [ColourSegmenter(), RampSegmenter()])

@@ -26,6 +26,7 @@ from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
+from ..rasters.georeference import map_transform
 from ..references.marks import DEFAULT_CLASS
 
 IGNORE = 255
@@ -110,7 +111,7 @@ class RasterLayer:
         self.background_is_nodata = self._dataset.nodata == 0
         self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
         self._reader: Any = self._dataset
-        self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.width, self._dataset.height)
+        self.grid = Grid(self._dataset.crs, map_transform(self._dataset), self._dataset.width, self._dataset.height)
         self.anonymous = False
 
     @property
@@ -133,8 +134,9 @@ class RasterLayer:
         try:
             self._reader = self._stack.enter_context(
                 WarpedVRT(
-                    self._dataset, src_crs=self.grid.crs or PLANE, crs=crs, transform=grid.transform,
-                    width=grid.width, height=grid.height, resampling=Resampling.nearest, src_nodata=nodata,
+                    self._dataset, src_crs=self.grid.crs or PLANE, src_transform=self.grid.transform, crs=crs,
+                    transform=grid.transform, width=grid.width, height=grid.height, resampling=Resampling.nearest,
+                    src_nodata=nodata,
                     nodata=nodata, add_alpha=nodata is None,
                 )
             )  # fmt: skip

@@ -13,11 +13,11 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from .geodesy import GroundMeasure
+from .georeference import map_transform
 
 STRETCH_PERCENTILES = (2.0, 98.0)
 """Share of the darkest and brightest pixels that a stretch saturates."""
@@ -53,7 +53,7 @@ class RasterSource:
             self._bands = _rgb_bands(self._dataset, path, bands)
             self._palette = _palette(self._dataset, self._bands)
             self.crs = self._dataset.crs
-            self.transform: Affine = self._dataset.transform
+            self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
             self.height: int = self._dataset.height
             self.measure = GroundMeasure(self.crs)

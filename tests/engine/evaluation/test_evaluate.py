@@ -92,6 +92,17 @@ def test_polygons_equal_the_raster_they_outline(write_raster, write_vector):
     assert by_polygons["classes"][0]["iou"] == pytest.approx(190 / 210, abs=1e-4)
 
 
+def test_images_without_georeference_meet_what_is_drawn_on_them(tmp_path, write_raster, write_vector):
+    true = np.zeros((40, 50), np.uint8)
+    true[4:14, 5:25] = 1
+    truth = tmp_path / "truth.png"
+    Image.fromarray(true).save(truth)
+    part = write_raster(true[None, :20, :30], "part.tif", crs=None, transform=Affine(1, 0, 0, 0, -1, 0))
+    drawn = write_vector([shapely.box(5, -14, 25, -4)], "drawn.gpkg", crs=None)
+    for result in (part, drawn):
+        assert compare(result=result, truth=str(truth))["miou"] == 1
+
+
 def test_two_vector_files_meet_on_a_grid_of_their_own(write_vector):
     truth = [corners(0, 0, 20, 20), corners(20, 0, 40, 20), corners(50, 0, 70, 20)]
     result = write_vector([corners(0, 0, 20, 20), corners(20, 0, 40, 15)], "result.gpkg")

@@ -7,13 +7,19 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.fingerprint import raster_identity
 from refsam_qgis.engine.rasters import source
+from refsam_qgis.engine.rasters.georeference import PICTURE
 from refsam_qgis.engine.rasters.source import RasterSource
+from tests.engine.stand_ins import HALF_METRE
 
 WHOLE = Window(0, 0, 40, 30)
 
@@ -163,6 +169,34 @@ def test_ground_sample_distance_of_degrees(write_raster, rgb):
         _, _, east = geod.inv(10, 60, 10.00001, 60)
         _, _, north = geod.inv(10, 60, 10, 60.00001)
         assert raster.gsd == pytest.approx((east * north) ** 0.5, rel=1e-4)
+
+
+def test_an_image_without_georeference_lies_where_qgis_shows_it(tmp_path, write_raster, rgb):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(rgb.transpose(1, 2, 0)).save(picture)
+    plain = write_raster(rgb, "plain.tif", crs=None, transform=Affine.identity())
+    placed = write_raster(rgb, "placed.tif", crs=None, transform=HALF_METRE)
+    on_map = write_raster(rgb, "on_map.tif", transform=Affine.identity())
+    expected = {str(picture): PICTURE, plain: PICTURE, placed: HALF_METRE, on_map: Affine.identity()}
+    for path, transform in expected.items():
+        with RasterSource(path) as raster:
+            assert raster.transform == transform, path
+        assert raster_identity(path)["transform"] == list(transform)[:6], path
+
+
+def test_what_lies_on_the_map_by_points_or_rpcs_is_to_be_warped_first(write_raster, rgb):
+    corners = [GroundControlPoint(row, column, 10 + column, 50 - row) for row in (0, 30) for column in (0, 40)]
+    ones = [1.0] * 20
+    rpcs = RPC(0, 1, 10, 1, ones, ones, 5, 1, 50, 1, ones, ones, 5, 1)
+    paths = [
+        write_raster(rgb, "points.tif", crs="EPSG:4326", transform=None, gcps=corners),
+        write_raster(rgb, "rpcs.tif", crs=None, transform=None, rpcs=rpcs),
+    ]
+    for path in paths:
+        with pytest.raises(RefSAMError, match="warp it first"):
+            RasterSource(path)
+    with RasterSource(write_raster(rgb, "both.tif", rpcs=rpcs)) as raster:
+        assert raster.transform == HALF_METRE
 
 
 def test_unusable_files_are_named(tmp_path, write_raster, rgb):
