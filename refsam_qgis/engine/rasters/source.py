@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -32,7 +32,7 @@ class RasterSource:
 
     Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
     else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
-    the raster's own mask (nodata, alpha, mask band) says so and all three values are finite.
+    the raster's own mask (nodata of these bands, alpha, mask band) says so and all three values are finite.
 
     Args:
         path: Any raster GDAL opens.
@@ -52,6 +52,7 @@ class RasterSource:
         try:
             self._bands = _rgb_bands(self._dataset, path, bands)
             self._palette = _palette(self._dataset, self._bands)
+            self._masked_by_band = _masked_by_band(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
@@ -131,12 +132,10 @@ class RasterSource:
         There are no values, and nothing is read but the mask, where the mask says that no pixel is valid.
         """
         try:
-            valid = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
+            valid = self._read_mask(window, shape)
             if not valid.any():
                 return None, valid
-            values = self._dataset.read(
-                self._bands, window=window, out_shape=None if shape is None else (len(self._bands), *shape)
-            )
+            values = self._dataset.read(self._bands, window=window, out_shape=self._stacked(shape))
         except RasterioError as error:
             raise RefSAMError(
                 "input",
@@ -146,6 +145,22 @@ class RasterSource:
         if self._palette is not None:
             values = self._palette[:, values[0]]
         return values, valid & np.isfinite(values).all(axis=0)
+
+    def _read_mask(self, window: Window, shape: tuple[int, int] | None) -> NDArray[np.bool_]:
+        """Read where the bands taken hold data, ``(h, w)``; what other bands hold there says nothing of them.
+
+        Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
+        """
+        if not self._masked_by_band:
+            whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
+            return whole
+        masks = self._dataset.read_masks(self._bands, window=window, out_shape=self._stacked(shape)) > 0
+        floats = any(self._dataset.dtypes[band - 1].startswith("float") for band in self._bands)
+        valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
+        return valid
+
+    def _stacked(self, shape: tuple[int, int] | None) -> tuple[int, ...] | None:
+        return None if shape is None else (len(self._bands), *shape)
 
     def _percentiles(self) -> NDArray[np.float64]:
         """Return the lower and upper limit of each band, ``(1 or 3, 2)``.
@@ -235,6 +250,12 @@ def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
         return tuple(by_name[colour] for colour in colours)
     opaque = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha] or [1]
     return tuple(opaque[:3]) if len(opaque) >= 3 else (opaque[0],)
+
+
+def _masked_by_band(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
+    """Whether one of the bands tells by itself where it holds data, as those with a nodata value do."""
+    common = {MaskFlags.per_dataset, MaskFlags.all_valid}
+    return any(common.isdisjoint(dataset.mask_flag_enums[band - 1]) for band in bands)
 
 
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:

@@ -73,6 +73,26 @@ def test_a_pixel_with_one_band_at_nodata_is_valid(write_raster, rgb):
         assert raster.read(WHOLE)[1].all()
 
 
+@pytest.mark.parametrize("nodata", [-9999, float(np.finfo(np.float32).min)])
+def test_bands_that_are_not_taken_do_not_make_floats_valid(write_raster, rgb, nodata):
+    """A height model beside colours that have holes of their own."""
+    values = np.concatenate([rgb, np.full((1, 30, 40), 7)]).astype(np.float32)
+    values[:3, :10] = nodata
+    values[1, 10, :5] = nodata
+    with RasterSource(write_raster(values, nodata=nodata)) as raster:
+        _, valid = raster.read(WHOLE)
+        assert not valid[:10].any() and not valid[10, :5].any() and valid.sum() == 20 * 40 - 5
+        assert np.min(raster.limits) >= 0
+
+
+def test_bands_that_are_not_taken_do_not_make_integers_valid(write_raster, rgb):
+    values = np.concatenate([rgb.clip(1), rgb[:1].clip(1)]).astype(np.uint16)
+    values[:3, :10] = 0
+    with RasterSource(write_raster(values, nodata=0, photometric="minisblack")) as raster:
+        _, valid = raster.read(WHOLE)
+    assert not valid[:10].any() and valid[10:].all()
+
+
 def test_palette_becomes_its_colours(write_raster):
     indices = (np.arange(1200).reshape(1, 30, 40) % 7).astype(np.uint8)
     table = {i: (10 * i, 255 - i, 3 * i, 255) for i in range(7)}
