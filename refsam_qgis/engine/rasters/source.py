@@ -52,6 +52,7 @@ class RasterSource:
         try:
             self._bands = _rgb_bands(self._dataset, path, bands)
             self._palette = _palette(self._dataset, self._bands)
+            self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
             self._masked_by_band = _masked_by_band(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
@@ -59,7 +60,7 @@ class RasterSource:
             self.height: int = self._dataset.height
             self.measure = GroundMeasure(self.crs)
             self.gsd = self.measure.pixel_size(self.transform, self.width, self.height)
-            eight_bit = self._dataset.dtypes[self._bands[0] - 1] == "uint8" or self._palette is not None
+            eight_bit = self._dtypes == {"uint8"} or self._palette is not None
             stretched = stretch == "percentile" or (stretch == "auto" and not eight_bit)
             self._limits = self._percentiles() if stretched else None
         except BaseException:
@@ -135,7 +136,7 @@ class RasterSource:
             valid = self._read_mask(window, shape)
             if not valid.any():
                 return None, valid
-            values = self._dataset.read(self._bands, window=window, out_shape=self._stacked(shape))
+            values = self._read_bands(window, shape)
         except RasterioError as error:
             raise RefSAMError(
                 "input",
@@ -146,6 +147,13 @@ class RasterSource:
             values = self._palette[:, values[0]]
         return values, valid & np.isfinite(values).all(axis=0)
 
+    def _read_bands(self, window: Window, shape: tuple[int, int] | None) -> NDArray[Any]:
+        """Read values ``(1 or 3, h, w)``; bands of several types, as VRTs stack them, in one that holds them all."""
+        if len(self._dtypes) == 1:
+            values: NDArray[Any] = self._dataset.read(self._bands, window=window, out_shape=self._stacked(shape))
+            return values
+        return np.stack([self._dataset.read(band, window=window, out_shape=shape) for band in self._bands])
+
     def _read_mask(self, window: Window, shape: tuple[int, int] | None) -> NDArray[np.bool_]:
         """Read where the bands taken hold data, ``(h, w)``; what other bands hold there says nothing of them.
 
@@ -155,7 +163,7 @@ class RasterSource:
             whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
             return whole
         masks = self._dataset.read_masks(self._bands, window=window, out_shape=self._stacked(shape)) > 0
-        floats = any(self._dataset.dtypes[band - 1].startswith("float") for band in self._bands)
+        floats = any(dtype.startswith("float") for dtype in self._dtypes)
         valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
         return valid
 

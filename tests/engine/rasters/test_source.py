@@ -156,6 +156,34 @@ def test_a_mask_keeps_its_contrast_when_stretched(write_raster):
         assert np.array_equal(raster.read(WHOLE)[0][0], values[0] * 255)
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["8 bits first", "16 bits first"])
+def test_bands_of_several_types_are_stretched_each(tmp_path, write_raster, rgb, first):
+    """As gdalbuildvrt -separate stacks them."""
+    bands = [rgb[0], rgb[1].astype(np.uint16) * 200, rgb[2]]
+    bands = bands[first:] + bands[:first]
+    parts = [write_raster(band[None], f"{number}.tif") for number, band in enumerate(bands)]
+    with RasterSource(write_stack(tmp_path / "stack.vrt", parts)) as raster:
+        image, valid = raster.read(WHOLE)
+    for band, found in zip(bands, image, strict=True):
+        low, high = np.percentile(band, (2, 98))
+        assert np.abs(found - ((band - low) / (high - low)).clip(0, 1) * 255).max() <= 1
+    assert valid.all()
+
+
+def write_stack(path, parts):
+    """Write a VRT of the first band of each file."""
+    bands = []
+    for number, part in enumerate(parts, 1):
+        with rasterio.open(part) as dataset:
+            kind = {"uint8": "Byte", "uint16": "UInt16"}[dataset.dtypes[0]]
+        bands.append(
+            f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename relativeToVRT="0">{part}'
+            "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    path.write_text(f'<VRTDataset rasterXSize="40" rasterYSize="30">{"".join(bands)}</VRTDataset>')
+    return str(path)
+
+
 def test_stretch_none_clips_and_percentile_stretches_bytes(write_raster, rgb):
     path = write_raster(rgb.astype(np.int16) * 4 - 100)
     with RasterSource(path, stretch="none") as raster:
