@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from .errors import RefSAMError
+from .rasters.georeference import pyproj_crs
 from .references.marks import DEFAULT_CLASS
 from .vectors import field_values, read_features, value_order
 
@@ -60,7 +61,7 @@ class ClassPolygons:
         polygons, names = self.polygons, self.names
         if self.crs is not None and crs is not None:
             try:
-                series = gpd.GeoSeries(polygons, crs=self.crs).to_crs(pyproj.CRS.from_user_input(crs))
+                series = gpd.GeoSeries(polygons, crs=self.crs).to_crs(pyproj_crs(crs))
             except ProjError as error:
                 raise RefSAMError(
                     "input", f"'{self.path}' cannot be transformed into {crs.to_string()}; save it in that CRS."

@@ -8,7 +8,6 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pyogrio
-import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -16,6 +15,7 @@ from pyproj.exceptions import ProjError
 
 from .errors import RefSAMError
 from .events import Reporter
+from .rasters.georeference import pyproj_crs
 from .rasters.source import RasterSource
 
 
@@ -69,7 +69,7 @@ def in_pixels_of(
             reporter.log(f"'{path}' has no CRS; it is taken to be in that of '{raster.path}'.")
         else:
             try:
-                geometries = geometries.to_crs(pyproj.CRS.from_user_input(raster.crs))
+                geometries = geometries.to_crs(pyproj_crs(raster.crs))
             except ProjError as error:
                 raise RefSAMError(
                     code,

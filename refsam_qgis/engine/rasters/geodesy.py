@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from .georeference import pyproj_crs
+
 MAX_GEODESIC_EDGE = 1000.0
 """Longest edge, in metres, taken for a geodesic; longer ones are split first, as straight lines on a map are none."""
 
@@ -37,7 +39,7 @@ class GroundMeasure:
         self._geographic = False
         if crs is None:
             return
-        horizontal = pyproj.CRS.from_user_input(crs).to_2d()
+        horizontal = pyproj_crs(crs).to_2d()
         self._geographic = bool(horizontal.is_geographic)
         if not self._geographic:
             self._unit = float(horizontal.axis_info[0].unit_conversion_factor)

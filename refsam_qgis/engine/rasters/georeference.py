@@ -1,8 +1,10 @@
-"""Where the pixels of a raster lie on the map."""
+"""Where the pixels of a raster lie on the map, and which map that is."""
 
 from __future__ import annotations
 
+import pyproj
 import rasterio
+from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from ..errors import RefSAMError
@@ -27,3 +29,8 @@ def map_transform(dataset: rasterio.DatasetReader) -> Affine:
             "Warp (reproject) in QGIS).",
         )
     return PICTURE if dataset.crs is None else transform
+
+
+def pyproj_crs(crs: CRS) -> pyproj.CRS:
+    """Return a raster's CRS for pyproj, by way of WKT 2: WKT 1 does not know all of them, such as rotated poles."""
+    return pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019"))

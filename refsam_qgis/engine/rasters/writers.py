@@ -10,9 +10,10 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
+import pyogrio.raw
 import pyproj
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
 from rasterio.crs import CRS
@@ -23,6 +24,7 @@ from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from ..palette import class_colour
+from .georeference import pyproj_crs
 from .grid import common
 from .objects import ObjectTable
 from .outputs import disk_errors
@@ -295,16 +297,24 @@ def _frame(columns: dict[str, NDArray[Any]], polygons: NDArray[Any], crs: CRS | 
     return gpd.GeoDataFrame(
         {name: values.astype(COLUMNS.get(name, object)) for name, values in columns.items()},
         geometry=gpd.GeoSeries(polygons),
-        crs=None if crs is None else pyproj.CRS.from_user_input(crs),
+        crs=None if crs is None else pyproj_crs(crs),
     )
 
 
+def _described(crs: pyproj.CRS) -> str:
+    """Name a CRS by its number, else in WKT 2; pyogrio writes frames by WKT 1, which does not know all of them."""
+    epsg = crs.to_epsg()
+    return crs.to_wkt() if epsg is None else f"EPSG:{epsg}"
+
+
 def _write_layer(path: str, frame: gpd.GeoDataFrame, geometry_type: str, append: bool = False) -> None:
+    fields = [name for name in frame.columns if name != frame.geometry.name]
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
-            pyogrio.write_dataframe(
-                frame, path, layer=LAYER, driver="GPKG", geometry_type=geometry_type,
+            pyogrio.raw.write(
+                path, shapely.to_wkb(frame.geometry), [frame[name].to_numpy() for name in fields], fields, layer=LAYER,
+                driver="GPKG", geometry_type=geometry_type, crs=None if frame.crs is None else _described(frame.crs),
                 promote_to_multi=geometry_type == "MultiPolygon", append=append,
                 VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
             )  # fmt: skip

@@ -27,6 +27,7 @@ from ..events import Reporter, check_cancelled
 from ..job import ReferenceSource
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
 from ..rasters.cover import cover
+from ..rasters.georeference import pyproj_crs
 from ..rasters.source import RasterSource, count_bands
 from .chips import Chip, ChipSet, chip_side, digest_shots, stack
 from .marks import Mark, Marks, read_marks
@@ -357,7 +358,7 @@ def _longitude_latitude(raster: RasterSource, x: float, y: float) -> tuple[float
     if raster.crs is None:
         return None
     try:
-        transformer = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(raster.crs), "EPSG:4326", always_xy=True)
+        transformer = pyproj.Transformer.from_crs(pyproj_crs(raster.crs), "EPSG:4326", always_xy=True)
         longitude, latitude = transformer.transform(x, y)
     except ProjError:
         return None

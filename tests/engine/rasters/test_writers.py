@@ -3,6 +3,7 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -94,6 +95,22 @@ def test_prompted_objects_are_multipolygons(tmp_path, crs):
     read = gpd.read_file(path)
     assert shapely.get_num_geometries(read.geometry.to_numpy()).tolist() == [1, 2, 1]
     assert read["stability"].tolist() == (table.scores / 2).tolist()
+
+
+def test_polygons_on_a_map_with_a_rotated_pole(tmp_path):
+    """As climate models draw them."""
+    crs = CRS.from_string("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +datum=WGS84 +no_defs")
+    path, merged = str(tmp_path / "a.gpkg"), str(tmp_path / "merged.gpkg")
+    write_polygons(path, objects(), CLASSES, crs)
+    assert merge_polygons(merged, [("one", path), ("two", path)], crs) == 6
+    expected = pyproj.Transformer.from_pipeline(
+        "+proj=pipeline +step +inv +proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +datum=WGS84 "
+        "+step +proj=unitconvert +xy_in=rad +xy_out=deg"
+    )
+    for written in (path, merged):
+        read = gpd.read_file(written)
+        to_degrees = pyproj.Transformer.from_crs(read.crs, "EPSG:4326", always_xy=True)
+        assert np.allclose(to_degrees.transform(1, 2), expected.transform(*np.radians([1, 2])))
 
 
 def test_merged_layers_have_their_source_and_one_crs(tmp_path):
