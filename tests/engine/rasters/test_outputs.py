@@ -11,9 +11,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
+from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.rasters.outputs import OutputFiles
+from refsam_qgis.engine.rasters.writers import mask_writer
+from tests.engine.stand_ins import HALF_METRE
 
 SUFFIXES = {"a": (".tif", ".tiff"), "b": (".json",)}
 
@@ -28,6 +32,20 @@ def test_files_appear_together_and_nothing_else_stays(tmp_path):
         outputs.commit()
     assert (tmp_path / "a.tif").read_text() == "new a"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.json"]
+
+
+def test_what_gdal_writes_beside_a_raster_goes_with_it(tmp_path):
+    """A CRS that GeoTIFF cannot hold; what stays of an earlier raster would be taken for that of the new one."""
+    rotated = CRS.from_string("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +datum=WGS84")
+    path = str(tmp_path / "a.tif")
+    for crs in (rotated, CRS.from_epsg(32640)):
+        with OutputFiles({"a": path}, SUFFIXES, []) as outputs:
+            with mask_writer(outputs["a"], Window(0, 0, 4, 4), crs, HALF_METRE, ["road"]):
+                pass
+            outputs.commit()
+        with rasterio.open(path) as mask:
+            assert mask.crs == crs
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_a_failure_leaves_the_folder_as_it_was(tmp_path):
