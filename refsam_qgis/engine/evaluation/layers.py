@@ -27,6 +27,7 @@ from ..errors import RefSAMError
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
 from ..rasters.georeference import map_transform
+from ..rasters.source import reading_failure
 from ..references.marks import DEFAULT_CLASS
 
 IGNORE = 255
@@ -192,7 +193,9 @@ class RasterLayer:
                 valid = self._reader.dataset_mask(window=window) > 0
         except RasterioError as error:
             raise RefSAMError(
-                "input", f"Raster '{self.path}' is damaged near row {int(window.row_off)}; restore or export it anew."
+                "input",
+                f"Raster '{self.path}' cannot be read near row {int(window.row_off)} ({reading_failure(error)}); "
+                "restore or export it anew.",
             ) from error
         valid &= np.isfinite(values)
         ids = np.where(valid, values, 0)

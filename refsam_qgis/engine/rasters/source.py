@@ -108,7 +108,7 @@ class RasterSource:
             RGB ``(3, h, w)`` and validity ``(h, w)``; invalid pixels are black.
 
         Raises:
-            RefSAMError: With code ``input`` when the file is damaged there.
+            RefSAMError: With code ``input`` when it cannot be read there: damaged, or a part of a mosaic that is gone.
         """
         height, width = int(window.height), int(window.width)
         rgb = np.zeros((3, height, width), np.uint8)
@@ -140,8 +140,8 @@ class RasterSource:
         except RasterioError as error:
             raise RefSAMError(
                 "input",
-                f"Raster '{self.path}' is damaged near row {int(window.row_off)}, column {int(window.col_off)}; "
-                "restore or export it anew.",
+                f"Raster '{self.path}' cannot be read near row {int(window.row_off)}, column {int(window.col_off)} "
+                f"({reading_failure(error)}); restore or export it anew.",
             ) from error
         if self._palette is not None:
             values = self._palette[:, values[0]]
@@ -226,6 +226,11 @@ def _open(path: str) -> rasterio.DatasetReader:
         dataset.close()
         raise RefSAMError("input", f"Raster '{path}' has no bands of its own; give one of its subdatasets.")
     return dataset
+
+
+def reading_failure(error: RasterioError) -> str:
+    """What GDAL says of a failure to read, which rasterio only refers to."""
+    return str(error.__cause__ or error).rstrip(".")
 
 
 def _rgb_bands(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyproj
@@ -265,8 +266,19 @@ def test_a_damaged_file_is_named(write_raster):
     path = write_raster(noise, compress="deflate")
     with open(path, "r+b") as stream:
         stream.truncate(100_000)
-    with pytest.raises(RefSAMError, match="is damaged near row"), RasterSource(path) as raster:
+    with pytest.raises(RefSAMError, match="cannot be read near row"), RasterSource(path) as raster:
         raster.read(Window(0, 0, 300, 300))
+
+
+def test_a_part_of_a_mosaic_that_is_gone_is_named(tmp_path, write_raster, rgb):
+    part = write_raster(rgb[:1], "part.tif")
+    mosaic = write_stack(tmp_path / "mosaic.vrt", [part] * 3)
+    Path(part).unlink()
+    with (
+        pytest.raises(RefSAMError, match=r"mosaic\.vrt' cannot be read .*part\.tif: No such file"),
+        RasterSource(mosaic) as raster,
+    ):
+        raster.read(WHOLE)
 
 
 def test_threads_read_by_handles_of_their_own(write_raster, monkeypatch):
