@@ -190,7 +190,7 @@ class RasterLayer:
             if self.background_is_nodata and self._reader is self._dataset:
                 valid = np.ones(values.shape, bool)
             else:
-                valid = self._reader.dataset_mask(window=window) > 0
+                valid = self._reader.read_masks(1, window=window) > 0
         except RasterioError as error:
             raise RefSAMError(
                 "input",

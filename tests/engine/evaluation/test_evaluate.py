@@ -65,6 +65,14 @@ def test_pixel_figures_equal_scikit_learn(write_raster):
     assert record["aligned"] is None
 
 
+def test_bands_beside_the_classes_do_not_say_where_they_have_data(write_raster):
+    found, true = patches(0), patches(1)
+    true[:20] = 9
+    truth = write_raster(np.stack([true, np.ones_like(true)]), "truth.tif", nodata=9)
+    record = compare(result=write_raster(found[None], "result.tif"), truth=truth)
+    assert record["grid"]["pixels_compared"] == 40 * 70
+
+
 def test_blocks_change_nothing(write_raster, monkeypatch):
     result, truth = write_raster(patches(0)[None], "result.tif"), write_raster(patches(1)[None], "truth.tif")
     whole = compare(result=result, truth=truth, tolerance=3)
