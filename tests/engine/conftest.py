@@ -32,7 +32,7 @@ def write_raster(tmp_path: Path) -> Callable[..., str]:
         values: NDArray[Any],
         name: str = "image.tif",
         crs: str | None = UTM,
-        transform: Affine = HALF_METRE,
+        transform: Affine | None = HALF_METRE,
         colormap: dict[int, tuple[int, ...]] | None = None,
         colorinterp: Sequence[Any] | None = None,
         mask: NDArray[np.uint8] | None = None,

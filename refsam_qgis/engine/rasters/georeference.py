@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pyproj
 import rasterio
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from ..errors import RefSAMError
@@ -20,7 +23,7 @@ def map_transform(dataset: rasterio.DatasetReader) -> Affine:
         RefSAMError: With code ``input`` when it lies on the map by control points or RPCs, so that it has none.
     """
     transform: Affine = dataset.transform
-    if transform != Affine.identity():  # what rasterio says where there is none
+    if transform != Affine.identity():  # what rasterio says where there is none, too
         return transform
     if dataset.gcps[0] or dataset.rpcs is not None:
         raise RefSAMError(
@@ -28,7 +31,13 @@ def map_transform(dataset: rasterio.DatasetReader) -> Affine:
             f"Raster '{dataset.name}' lies on the map by control points or RPCs alone; warp it first (gdalwarp, or "
             "Warp (reproject) in QGIS).",
         )
-    return PICTURE if dataset.crs is None else transform
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotGeoreferencedWarning)
+        try:
+            dataset.read_transform()
+        except NotGeoreferencedWarning:  # the only sign by which it tells a file without one from an identity
+            return PICTURE
+    return transform
 
 
 def pyproj_crs(crs: CRS) -> pyproj.CRS:

@@ -223,10 +223,13 @@ def test_ground_sample_distance_of_degrees(write_raster, rgb):
 def test_an_image_without_georeference_lies_where_qgis_shows_it(tmp_path, write_raster, rgb):
     picture = tmp_path / "picture.png"
     Image.fromarray(rgb.transpose(1, 2, 0)).save(picture)
-    plain = write_raster(rgb, "plain.tif", crs=None, transform=Affine.identity())
+    plain = write_raster(rgb, "plain.tif", crs=None, transform=None)
+    with_crs = write_raster(rgb, "with_crs.tif", transform=None)
     placed = write_raster(rgb, "placed.tif", crs=None, transform=HALF_METRE)
+    upwards = write_raster(rgb, "upwards.tif", crs=None, transform=Affine.identity())
     on_map = write_raster(rgb, "on_map.tif", transform=Affine.identity())
-    expected = {str(picture): PICTURE, plain: PICTURE, placed: HALF_METRE, on_map: Affine.identity()}
+    expected = dict.fromkeys((str(picture), plain, with_crs), PICTURE) | {placed: HALF_METRE}
+    expected |= dict.fromkeys((upwards, on_map), Affine.identity())
     for path, transform in expected.items():
         with RasterSource(path) as raster:
             assert raster.transform == transform, path

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 from shapely.geometry import box
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
@@ -259,7 +259,7 @@ def test_the_origin_is_told_without_the_users_folders(tmp_path, coarse):
 
 def test_rasters_without_a_place(tmp_path, write_raster, write_vector):
     marks = write_vector([box(10, 10, 30, 30)], crs=None)
-    plain = write_raster(painted(64, 64, []), "plain.tif", crs=None, transform=from_origin(0, 40, 1, 1))
+    plain = write_raster(painted(64, 64, []), "plain.tif", crs=None, transform=Affine.scale(1.0, 1.0))
     mars = "+proj=eqc +R=3396190 +units=m"
     on_mars = write_raster(painted(64, 64, []), "mars.tif", crs=mars, transform=from_origin(0, 40, 1, 1))
     path, _ = build(tmp_path, ReferenceSource(marks, plain), ReferenceSource(marks, on_mars))
