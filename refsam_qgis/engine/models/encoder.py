@@ -94,14 +94,15 @@ def run_blocks(
 
 def attend_tokens(block: Any, tokens: Tensor) -> Tensor:
     """First half of a ViT block, which no adapter parallel to it changes: x + Attn(LN1 x)."""
-    if tokens.device.type != "cpu" or torch.is_grad_enabled() or not block.window_size:
-        return tokens + attend(block.attn, block.norm1(tokens), block.window_size)
+    side, normalised = block.window_size, block.norm1(tokens)
+    if tokens.device.type != "cpu" or torch.is_grad_enabled() or not side:
+        return tokens + attend(block.attn, normalised, side)
     # One row of windows after the other: their memory stays with the process, where that of all windows is fetched
     # from the system each time.
     attended = torch.empty_like(tokens)
-    bands = zip(tokens.split(block.window_size, dim=1), attended.split(block.window_size, dim=1), strict=True)  # type: ignore[no-untyped-call]
-    for band, out in bands:
-        torch.add(band, attend(block.attn, block.norm1(band), block.window_size), out=out)
+    rows = (part.split(side, dim=1) for part in (tokens, normalised, attended))
+    for row, seen, out in zip(*rows, strict=True):
+        torch.add(row, attend(block.attn, seen, side), out=out)
     return attended
 
 
