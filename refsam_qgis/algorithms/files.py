@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from qgis.core import (
@@ -118,7 +119,7 @@ def _output_path(values: Values, name: str) -> Path | None:
         value = value.sink.staticValue()
     if not value or not isinstance(value, str) or value == QgsProcessing.TEMPORARY_OUTPUT:
         return None
-    if value.startswith(("memory:", "ogr:", "postgres:")):
+    if re.match("[A-Za-z]{2,}:", value):  # such as memory: or a database; a drive of Windows has one letter
         return None
     return _plain(value)
 

@@ -229,6 +229,12 @@ def test_a_closed_folder_for_the_polygons_is_refused_before_the_run(segment, job
     assert jobs == []
 
 
+@pytest.mark.parametrize("target", ["memory:", 'mssql:dbname=\'city\' table="dbo"."found" (geom)'])
+def test_what_is_no_file_needs_no_folder(algorithm, jobs, raster, references, context, target):
+    parameters = {"INPUT": raster, "REFERENCES": references, "OUTPUT": target, "MASK": "TEMPORARY_OUTPUT"}
+    assert algorithm.checkParameterValues(parameters, context) == (True, "")
+
+
 @pytest.mark.parametrize("ending", ["dxf", "gpx"])
 def test_formats_that_lose_the_attributes_are_refused_before_the_run(segment, jobs, tmp_path, ending):
     with pytest.raises(QgsProcessingException, match=f"{ending}' is of no format that holds the attributes"):
