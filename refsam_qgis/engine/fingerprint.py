@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from typing import Any
 
 import numpy as np
 import pyogrio.raw
-import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from .errors import RefSAMError
 from .job import ReferenceSource
-from .rasters.georeference import map_transform
+from .rasters.georeference import map_transform, open_raster
 from .rasters.parts import parts_of
 
 UNRELATED = (".aux.xml", ".ovr")
@@ -44,20 +42,18 @@ def raster_identity(path: str) -> dict[str, Any]:
         RefSAMError: With code ``input`` when it is missing, no raster or not on a map yet.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return {
-                    "files": [file_stamp(part) for part in parts_of(dataset) if not part.lower().endswith(UNRELATED)],
-                    "width": dataset.width,
-                    "height": dataset.height,
-                    "crs": None if dataset.crs is None else dataset.crs.to_wkt(),
-                    "transform": list(map_transform(dataset))[:6],
-                    "dtypes": list(dataset.dtypes),
-                    "nodata": str(dataset.nodata),
-                    "colours": [colour.name for colour in dataset.colorinterp],
-                    "descriptions": list(dataset.descriptions),
-                }
+        with open_raster(path) as dataset:
+            return {
+                "files": [file_stamp(part) for part in parts_of(dataset) if not part.lower().endswith(UNRELATED)],
+                "width": dataset.width,
+                "height": dataset.height,
+                "crs": None if dataset.crs is None else dataset.crs.to_wkt(),
+                "transform": list(map_transform(dataset))[:6],
+                "dtypes": list(dataset.dtypes),
+                "nodata": str(dataset.nodata),
+                "colours": [colour.name for colour in dataset.colorinterp],
+                "descriptions": list(dataset.descriptions),
+            }
     except RasterioError as error:
         what = "cannot be read as a raster" if os.path.exists(path) else "does not exist"
         raise RefSAMError("input", f"Raster '{path}' {what}; give a file that GDAL opens.") from error

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Collection
 from typing import Any
 
 import pyogrio
-import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from .errors import RefSAMError
 from .folder_rasters import FolderRaster
+from .rasters.georeference import open_raster
 from .rasters.writers import LAYER, PROBABILITY_NODATA
 
 
@@ -71,10 +70,8 @@ def _foreign(raster: FolderRaster, there: list[str]) -> str | None:
 def _is_mask(path: str) -> bool:
     """Whether a file is a raster with the names of classes."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return "CLASS_1" in dataset.tags(1)
+        with open_raster(path) as dataset:
+            return "CLASS_1" in dataset.tags(1)
     except RasterioError:
         return False
 
@@ -82,10 +79,8 @@ def _is_mask(path: str) -> bool:
 def _is_probability(path: str) -> bool:
     """Whether a file is a raster that may hold probabilities."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return bool(dataset.dtypes[0] == "float32" and dataset.nodata == PROBABILITY_NODATA)
+        with open_raster(path) as dataset:
+            return bool(dataset.dtypes[0] == "float32" and dataset.nodata == PROBABILITY_NODATA)
     except RasterioError:
         return False
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.installation import INSTALL
 from refsam_qgis.host import worker_client
 from refsam_qgis.host.environment import engine_environment, worker_command
 from refsam_qgis.host.worker_client import WorkerClient
@@ -148,7 +150,7 @@ def test_a_kill_is_explained_by_what_the_system_counted(client, monkeypatch, cou
 
 def test_a_worker_that_cannot_import_names_the_remedy():
     client = WorkerClient([sys.executable, "-c", "import no_such_module"], os.environ)
-    with pytest.raises(RefSAMError, match=r"No module named 'no_such_module'.*install_engine.py") as caught:
+    with pytest.raises(RefSAMError, match=rf"No module named 'no_such_module'.*{re.escape(INSTALL)}") as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 
@@ -157,7 +159,7 @@ def test_what_a_worker_says_before_its_first_job_is_kept():
     process = worker_client._Process([sys.executable, "-c", "import no_such_module"], os.environ)
     process._error_reader.join()  # it was gone before anything was asked of it
     process.submit({"type": "job", "id": "first"})
-    assert "install_engine.py" in str(process.explain_death(Recorder()))
+    assert INSTALL in str(process.explain_death(Recorder()))
 
 
 def test_a_flood_of_errors_blocks_nothing_and_only_its_end_is_kept(client):
@@ -281,7 +283,7 @@ def test_a_run_under_way_is_cancelled_by_close(client):
 
 def test_a_python_that_cannot_start_is_explained(tmp_path):
     client = WorkerClient([str(tmp_path / "no python")], {})
-    with pytest.raises(RefSAMError, match=r"install_engine\.py") as caught:
+    with pytest.raises(RefSAMError, match=re.escape(INSTALL)) as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 

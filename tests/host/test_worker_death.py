@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from refsam_qgis.engine.installation import INSTALL
 from refsam_qgis.host.worker_death import count_oom_kills, explain_death
 
 
@@ -26,10 +27,10 @@ from refsam_qgis.host.worker_death import count_oom_kills, explain_death
             "Traceback\nModuleNotFoundError: No module named 'x'\n",
             0,
             "environment",
-            "No module named 'x'.*install_engine.py",
+            f"No module named 'x'.*{re.escape(INSTALL)}",
         ),
-        (0xC0000135, "", None, "environment", "damaged; run .*install_engine.py"),
-        (-11, "", 0, "environment", "SIGSEGV.*device 'cpu'.*install_engine.py"),
+        (0xC0000135, "", None, "environment", f"damaged; {re.escape(INSTALL)}"),
+        (-11, "", 0, "environment", f"SIGSEGV.*device 'cpu'.*{re.escape(INSTALL)}"),
         (-6, "", 0, "environment", "SIGABRT"),
         (0xC0000005, "", None, "environment", "access violation"),
         (-15, "", 0, "internal", r"from outside \(signal 15\); run it again"),

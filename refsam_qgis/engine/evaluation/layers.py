@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -26,7 +25,7 @@ from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
-from ..rasters.georeference import map_transform
+from ..rasters.georeference import map_transform, open_raster
 from ..rasters.source import reading_failure
 from ..references.marks import DEFAULT_CLASS
 
@@ -105,9 +104,7 @@ class RasterLayer:
 
     def __init__(self, path: str, names: Sequence[str], stack: ExitStack) -> None:
         self.path = path
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            self._dataset = stack.enter_context(rasterio.open(path))
+        self._dataset = stack.enter_context(open_raster(path))
         self._stack = stack
         self.background_is_nodata = self._dataset.nodata == 0
         self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
@@ -137,8 +134,7 @@ class RasterLayer:
                 WarpedVRT(
                     self._dataset, src_crs=self.grid.crs or PLANE, src_transform=self.grid.transform, crs=crs,
                     transform=grid.transform, width=grid.width, height=grid.height, resampling=Resampling.nearest,
-                    src_nodata=nodata,
-                    nodata=nodata, add_alpha=nodata is None,
+                    src_nodata=nodata, nodata=nodata, add_alpha=nodata is None,
                 )
             )  # fmt: skip
         except RasterioError as error:

@@ -16,6 +16,13 @@ PICTURE = Affine.scale(1, -1)
 """Where QGIS shows an image without georeference: a map unit a pixel, its upper left corner at (0, 0), y upwards."""
 
 
+def open_raster(path: str) -> rasterio.DatasetReader:
+    """Open a raster; that one lies nowhere on the map is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
 def map_transform(dataset: rasterio.DatasetReader) -> Affine:
     """Return the pixel-to-map transform of a raster, which without a georeference is that of its layer in QGIS.
 

@@ -21,8 +21,6 @@ LOCK = ".lock"
 """File in a hidden folder that its process holds locked as long as it lives."""
 SIDE_FILES = (".ovr", ".aux.xml", ".msk", ".msk.ovr", "-wal", "-shm", "-journal")
 """Endings that GDAL and SQLite put after a file's name for what belongs to its content."""
-WRITTEN_BESIDE = ".aux.xml"
-"""What GDAL adds to the name of a raster for the file of what its format cannot hold, such as some CRS."""
 
 
 class OutputFiles:
@@ -85,13 +83,14 @@ class OutputFiles:
             RefSAMError: With code ``disk`` when a file of that name is held by another program.
         """
         for path in self._final.values():
-            side = path.with_name(path.name + WRITTEN_BESIDE)
+            written = self._folders[path.parent] / path.name
             with disk_errors(str(path)):
-                os.replace(self._folders[path.parent] / path.name, path)
+                os.replace(written, path)
                 for ending in SIDE_FILES:  # after the file: one that is held stays, and needs them
-                    path.with_name(path.name + ending).unlink(missing_ok=True)
-                with suppress(FileNotFoundError):
-                    os.replace(self._folders[path.parent] / side.name, side)
+                    side = path.with_name(path.name + ending)
+                    side.unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):  # GDAL puts there what the format cannot hold, such as some CRS
+                        os.replace(written.with_name(side.name), side)
         return {name: str(path) for name, path in self._final.items()}
 
     def _make_aside(self, folder: Path) -> Path:

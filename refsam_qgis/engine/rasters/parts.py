@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
+
+from .georeference import open_raster
 
 VIRTUAL = ".vrt"
 
@@ -18,7 +19,8 @@ def files_of(paths: Iterable[str]) -> list[str]:
     found = []
     for path in paths:
         found.append(path)
-        with suppress(RasterioError, UnicodeError), _opened(path) as dataset:  # its reader says what is wrong with it
+        # What is wrong with one its reader will say.
+        with suppress(RasterioError, UnicodeError), open_raster(path) as dataset:
             found += parts_of(dataset)
     return found
 
@@ -34,7 +36,7 @@ def parts_of(dataset: rasterio.DatasetReader) -> list[str]:
     while waiting:
         part = waiting.pop()
         if os.path.realpath(part) != os.path.realpath(dataset.name):
-            with suppress(RasterioError), _opened(part) as virtual:  # one that is not there is a part all the same
+            with suppress(RasterioError), open_raster(part) as virtual:  # one that is not there is a part all the same
                 waiting += _add(virtual.files, parts)
     return list(parts.values())
 
@@ -44,11 +46,3 @@ def _add(files: list[str], parts: dict[str, str]) -> list[str]:
     new = {os.path.realpath(file): file for file in files if os.path.realpath(file) not in parts}
     parts.update(new)
     return [file for file in new.values() if file.lower().endswith(VIRTUAL)]
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as dataset:
-            yield dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +11,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from .geodesy import GroundMeasure
-from .georeference import map_transform
+from .georeference import map_transform, open_raster
 
 STRETCH_PERCENTILES = (2.0, 98.0)
 """Share of the darkest and brightest pixels that a stretch saturates."""
@@ -213,9 +212,7 @@ def count_bands(path: str) -> int:
 
 def _open(path: str) -> rasterio.DatasetReader:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+        dataset = open_raster(path)
     except RasterioError as error:
         if not os.path.exists(path):
             raise RefSAMError("input", f"Raster '{path}' does not exist; check its path.") from error

@@ -228,7 +228,7 @@ def write_polygons(path: str, table: ObjectTable, classes: Sequence[str], crs: C
         "score": table.scores,
         "area_m2": table.areas,
     }
-    _write_layer(path, _frame(columns, table.polygons, crs), "Polygon")
+    _write_layer(path, columns, table.polygons, crs, "Polygon")
 
 
 def write_prompted(
@@ -255,7 +255,7 @@ def write_prompted(
         RefSAMError: With code ``disk``.
     """
     columns = {"object_id": object_ids, "score": scores, "stability": stabilities, "area_m2": areas}
-    _write_layer(path, _frame(columns, polygons, crs), "MultiPolygon")
+    _write_layer(path, columns, polygons, crs, "MultiPolygon")
 
 
 def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None) -> int:
@@ -277,28 +277,18 @@ def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None
     count = 0
     names = [name for name in COLUMNS if name != "stability"]
     nothing: NDArray[Any] = np.array([], dtype=object)
-    empty = _frame(dict.fromkeys(["source", *names], nothing), nothing, crs)
-    _write_layer(path, empty, "Polygon")
+    _write_layer(path, dict.fromkeys(["source", *names], nothing), nothing, crs, "Polygon")
     for source, layer in layers:
         frame = gpd.read_file(layer, layer=LAYER, engine="pyogrio")
         if frame.empty:
             continue
-        if empty.crs is not None and frame.crs is not None:
-            frame = frame.to_crs(empty.crs)
+        if crs is not None and frame.crs is not None:
+            frame = frame.to_crs(pyproj_crs(crs))
         columns = {name: frame[name].to_numpy() for name in names}
         sources = np.full(len(frame), source, dtype=object)
-        part = _frame({"source": sources, **columns}, frame.geometry.to_numpy(), crs)
-        _write_layer(path, part, "Polygon", append=True)
+        _write_layer(path, {"source": sources, **columns}, frame.geometry.to_numpy(), crs, "Polygon", append=True)
         count += len(frame)
     return count
-
-
-def _frame(columns: dict[str, NDArray[Any]], polygons: NDArray[Any], crs: CRS | None) -> gpd.GeoDataFrame:
-    return gpd.GeoDataFrame(
-        {name: values.astype(COLUMNS.get(name, object)) for name, values in columns.items()},
-        geometry=gpd.GeoSeries(polygons),
-        crs=None if crs is None else pyproj_crs(crs),
-    )
 
 
 def _described(crs: pyproj.CRS) -> str:
@@ -307,14 +297,21 @@ def _described(crs: pyproj.CRS) -> str:
     return crs.to_wkt() if epsg is None else f"EPSG:{epsg}"
 
 
-def _write_layer(path: str, frame: gpd.GeoDataFrame, geometry_type: str, append: bool = False) -> None:
-    fields = [name for name in frame.columns if name != frame.geometry.name]
+def _write_layer(
+    path: str,
+    columns: dict[str, NDArray[Any]],
+    polygons: NDArray[Any],
+    crs: CRS | None,
+    geometry_type: str,
+    append: bool = False,
+) -> None:
+    values: list[NDArray[Any]] = [column.astype(COLUMNS.get(name, object)) for name, column in columns.items()]
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
             pyogrio.raw.write(
-                path, shapely.to_wkb(frame.geometry), [frame[name].to_numpy() for name in fields], fields, layer=LAYER,
-                driver="GPKG", geometry_type=geometry_type, crs=None if frame.crs is None else _described(frame.crs),
+                path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
+                geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
                 promote_to_multi=geometry_type == "MultiPolygon", append=append,
                 VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
             )  # fmt: skip

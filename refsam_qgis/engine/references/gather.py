@@ -297,7 +297,7 @@ def _whole_areas(subject: _Subject, window: Window, gsd: float) -> tuple[float, 
     """Return the areas of the objects that are outlined as a whole in a chip."""
     outlines = [mark.outline for mark in subject.own if mark.is_area]
     whole = shapely.contains_properly(_box(window), outlines)
-    return tuple((shapely.area(outlines)[whole] * gsd**2).tolist()) if len(outlines) else ()
+    return tuple((shapely.area(outlines)[whole] * gsd**2).tolist())
 
 
 def _chip_mask(subject: _Subject, window: Window, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
