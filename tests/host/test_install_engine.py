@@ -19,8 +19,8 @@ def pip(monkeypatch, tmp_path):
     class Pip:
         calls, status = [], 0
 
-        def create(self, folder, clear, with_pip):
-            assert clear and with_pip
+        def create(self, folder, with_pip):
+            assert with_pip
             (folder / "bin").mkdir(parents=True)
             (folder / "bin" / "python").touch()
 
@@ -46,18 +46,43 @@ def test_it_installs_what_is_locked_once(pip, tmp_path):
     assert (name, Path(lock)) == ("--requirement", lock_file())
 
 
-def test_options_go_to_pip_and_make_it_another_environment(pip, tmp_path):
+def test_options_go_to_pip_and_are_kept_for_the_next_time(pip, tmp_path, monkeypatch):
+    cuda = ["--extra-index-url", "https://example.org/a folder"]
     install_engine.main([])
-    (tmp_path / "new folder" / "env" / "bin" / "python").unlink()
-    (tmp_path / "new folder" / "env" / "bin").rmdir()
-    assert install_engine.main(["--extra-index-url", "https://example.org/cuda"]) is None
-    assert [call[-2:] for call in pip.calls[1:]] == [["--extra-index-url", "https://example.org/cuda"]]
+    assert install_engine.main(cuda) is None and install_engine.main([]) is None
+    assert [call[-2:] for call in pip.calls[1:]] == [cuda]
+    newer = tmp_path / "engine.txt"
+    newer.write_text("torch==99\n", encoding="utf-8")
+    monkeypatch.setattr("refsam_qgis.engine.installation.lock_file", lambda: newer)
+    assert install_engine.main([]) is None
+    assert pip.calls[2][-3:] == [str(newer), *cuda]
 
 
-def test_what_fails_is_one_sentence_and_tried_again(pip, tmp_path):
+def test_what_fails_is_one_sentence_and_can_be_tried_again(pip, tmp_path):
     pip.status = 2
-    assert "could not be installed (status 2" in install_engine.main([])
-    assert not (tmp_path / "new folder" / "env" / ".lock").exists()
+    for _ in range(2):
+        assert "could not be installed (status 2" in install_engine.main([])
+    assert len(pip.calls) == 2 and not list((tmp_path / "new folder").iterdir())
+
+
+def test_what_fails_leaves_the_environment_that_was_there(pip, tmp_path):
+    install_engine.main([])
+    (tmp_path / "new folder" / "env" / "of the first").touch()
+    pip.status = 2
+    install_engine.main(["--upgrade"])
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["env"]
+    assert (tmp_path / "new folder" / "env" / "of the first").exists()
+    pip.status = 0
+    assert install_engine.main([]) is None and len(pip.calls) == 2, "it is as it was"
+
+
+def test_a_part_that_a_killed_run_left_gives_way_to_what_was_there(pip, tmp_path):
+    home = tmp_path / "new folder"
+    install_engine.main(["--pre"])
+    (home / "env").rename(home / "env.before")
+    (home / "env").mkdir()
+    assert install_engine.main([]) is None and len(pip.calls) == 1
+    assert [path.name for path in home.iterdir()] == ["env"] and (home / "env" / "bin" / "python").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
