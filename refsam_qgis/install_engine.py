@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -43,6 +44,7 @@ def main(options: list[str]) -> str | None:
     from refsam_qgis.engine.installation import lock_file
     from refsam_qgis.host.environment import default_engine_python
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     lock, python = lock_file(), default_engine_python()
     folder = python.parents[1]
     try:
@@ -54,11 +56,13 @@ def main(options: list[str]) -> str | None:
         print(f"Setting up {folder}", flush=True)
         with _replaced(folder):
             venv.create(folder, with_pip=True)
-            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
             subprocess.run([*pip, "--requirement", str(lock), *stamp[1:]], check=True, stdin=subprocess.DEVNULL)
             (folder / ".lock").write_text(shlex.join(stamp) + "\n", encoding="utf-8")
     except subprocess.CalledProcessError as error:
         return f"The packages could not be installed (status {error.returncode}; why is said above); run this again."
+    except KeyboardInterrupt:
+        return f"Stopped; '{folder}' is as it was."
     except OSError as error:
         return (
             f"'{folder}' cannot be written ({error.strerror}); close QGIS, or set REFSAM_HOME to a folder of yours, "

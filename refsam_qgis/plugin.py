@@ -6,12 +6,13 @@ from typing import Any
 
 from qgis.core import QgsApplication
 
-from .host.engine import close_shared_client, list_settings
+from .gui.options_page import OptionsFactory
+from .host.engine import close_shared_client
 from .provider import RefSAMProvider
 
 
 class RefSAMPlugin:
-    """Registers the Processing provider.
+    """Registers the Processing provider, and a page of QGIS's options.
 
     Args:
         iface: QGIS's window, or ``None`` in ``qgis_process``.
@@ -20,6 +21,7 @@ class RefSAMPlugin:
     def __init__(self, iface: Any) -> None:
         self._iface = iface
         self._provider: RefSAMProvider | None = None
+        self._options: OptionsFactory | None = None
 
     def initProcessing(self) -> None:
         """Add the provider; ``qgis_process`` calls this alone."""
@@ -28,7 +30,8 @@ class RefSAMPlugin:
 
     def initGui(self) -> None:
         """Add what belongs to QGIS's window."""
-        list_settings()
+        self._options = OptionsFactory()
+        self._iface.registerOptionsWidgetFactory(self._options)
         self.initProcessing()
 
     def unload(self) -> None:
@@ -36,4 +39,8 @@ class RefSAMPlugin:
         if self._provider is not None:
             QgsApplication.processingRegistry().removeProvider(self._provider)
             self._provider = None
+        if self._options is not None:
+            self._iface.unregisterOptionsWidgetFactory(self._options)
+            self._options.set_up.stop()
+            self._options = None
         close_shared_client()

@@ -27,13 +27,6 @@ def engine_python() -> Path:
     return find_engine_python(QgsSettings().value(PYTHON_SETTING, "", type=str))
 
 
-def list_settings() -> None:
-    """Let QGIS's editor of advanced settings list what can be set, which it does of settings that have a value."""
-    settings = QgsSettings()
-    if not settings.contains(PYTHON_SETTING):
-        settings.setValue(PYTHON_SETTING, "")
-
-
 def shared_client() -> WorkerClient:
     """Return the session's client; it starts the worker with its first job.
 

@@ -43,13 +43,13 @@ def find_engine_python(setting: str | None = None, environ: Mapping[str, str] = 
     if python.is_file():
         return python
     if setting:
-        remedy = "correct the setting 'refsam/engine_python'"
+        remedy = "correct it in Settings › Options › RefSAM"
     elif chosen:
         remedy = f"correct the variable {PYTHON_VARIABLE}"
     else:
         remedy = (
-            f"{INSTALL}, or point the setting 'refsam/engine_python' "
-            f"or the variable {PYTHON_VARIABLE} at a Python that has it"
+            f"set it up in Settings › Options › RefSAM, or {INSTALL}, "
+            f"or point the variable {PYTHON_VARIABLE} at a Python that has it"
         )
     raise RefSAMError("environment", f"RefSAM's engine is not installed: there is no {python}; {remedy}.")
 

@@ -29,9 +29,9 @@ def test_setting_before_variable_before_home(pythons):
 @pytest.mark.parametrize(
     ("setting", "environ", "remedy"),
     [
-        ("/nowhere/python", {}, "refsam/engine_python"),
+        ("/nowhere/python", {}, "Settings › Options › RefSAM"),
         (None, {"REFSAM_ENGINE_PYTHON": "/nowhere/python"}, "variable REFSAM_ENGINE_PYTHON"),
-        (None, {"REFSAM_HOME": "/nowhere"}, "install_engine.py"),
+        (None, {"REFSAM_HOME": "/nowhere"}, "Settings › Options › RefSAM, or run .*install_engine.py"),
     ],
 )
 def test_a_missing_engine_names_place_and_remedy(setting, environ, remedy):

@@ -7,13 +7,11 @@ from qgis.core import (
     QgsProcessingModelChildAlgorithm,
     QgsProcessingModelOutput,
     QgsProcessingProvider,
-    QgsSettings,
 )
 
 from refsam_qgis import provider as provider_module
 from refsam_qgis.algorithms.base import GROUPS
 from refsam_qgis.algorithms.segment_everything import SegmentEverything
-from refsam_qgis.host.engine import PYTHON_SETTING
 from refsam_qgis.plugin import RefSAMPlugin
 from refsam_qgis.provider import ALGORITHMS
 
@@ -62,20 +60,6 @@ def test_is_listed_and_explains_when_the_engine_is_missing(algorithm, monkeypatc
         assert possible
     else:
         assert not possible and "install_engine.py" in message and str(tmp_path) in message
-
-
-def test_qgis_lists_the_setting_of_the_engines_python(qgis_app):
-    settings = QgsSettings()
-    settings.remove(PYTHON_SETTING)
-    plugin = RefSAMPlugin(None)
-    plugin.initGui()
-    plugin.unload()
-    assert PYTHON_SETTING in settings.allKeys()
-    settings.setValue(PYTHON_SETTING, "/my/python")
-    plugin.initGui()
-    plugin.unload()
-    assert settings.value(PYTHON_SETTING) == "/my/python"
-    settings.remove(PYTHON_SETTING)
 
 
 def test_the_provider_has_name_and_icon(provider):

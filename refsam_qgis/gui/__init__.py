@@ -1,0 +1,1 @@
+"""What a person sees of RefSAM beside the toolbox."""
