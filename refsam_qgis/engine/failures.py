@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import RefSAMError
 from .home import home
-from .installation import INSTALL, damage
+from .installation import damage, mend
 
 _MEMORY_TEXTS = (
     "not enough memory",  # torch on the CPU, Windows
@@ -44,9 +44,9 @@ def explain(error: BaseException) -> RefSAMError:
         return RefSAMError("disk", f"Access was refused{_file_of(error)}; choose a file or folder you may use.")
     log = _append_to_log(error)
     if what := _damage():
-        return RefSAMError("environment", f"The engine's environment is incomplete: {what}; {INSTALL}.")
+        return RefSAMError("environment", f"The engine's environment is incomplete: {what}; {mend()}.")
     if isinstance(error, ImportError):
-        return RefSAMError("environment", f"The engine's environment is incomplete ({error}); {INSTALL}.")
+        return RefSAMError("environment", f"The engine's environment is incomplete ({error}); {mend()}.")
     where = f"details are in {log}" if log else "no log could be written"
     return RefSAMError("internal", f"An unexpected {type(error).__name__} stopped the job; {where}: please report it.")
 

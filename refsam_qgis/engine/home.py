@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def home() -> Path:
+def home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the engine's folder: ``REFSAM_HOME``, or ``.refsam`` in the user's home."""
-    return Path(os.environ.get("REFSAM_HOME") or Path.home() / ".refsam")
+    return Path(environ.get("REFSAM_HOME") or Path.home() / ".refsam")

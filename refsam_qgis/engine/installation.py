@@ -9,14 +9,39 @@ import csv
 import os
 import re
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+from .home import home
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK = Path("requirements", "engine.txt")
 """The versions that RefSAM was tested with; inside the installed plugin, beside it in the sources."""
+OLDEST, NEWEST = (3, 11), (3, 14)
+"""Pythons for which all packages of the lock file can be had."""
+STAMP = ".lock"
+"""File in an environment that says what the installer made it of; empty until it is finished."""
 INSTALL = f'run {"py" if sys.platform == "win32" else "python3"} "{PACKAGE / "install_engine.py"}"'
-"""What to do about an environment that is missing or damaged."""
+"""What to do about an environment that is missing."""
+
+
+def default_python(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the installer puts the engine's Python: below the engine's folder."""
+    return home(environ) / "env" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def is_being_made(python: Path) -> bool:
+    """Whether the installer has begun a Python's environment and not finished it."""
+    stamp = python.parents[1] / STAMP
+    return stamp.is_file() and not stamp.stat().st_size
+
+
+def mend(python: str | Path = sys.executable) -> str:
+    """Return what to do about a Python whose packages are missing or damaged."""
+    if os.path.abspath(python) == os.path.abspath(default_python()):
+        return INSTALL
+    return f'run "{python}" -m pip install --force-reinstall --requirement "{lock_file()}"'
 
 
 def lock_file() -> Path:

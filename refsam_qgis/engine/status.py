@@ -18,7 +18,7 @@ from refsam_qgis import __version__
 from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
-from .installation import INSTALL, damage, locked_versions
+from .installation import damage, locked_versions, mend
 from .job import ModelOptions, StatusJob
 from .models.weight_files import describe_model
 from .runner import Loader
@@ -50,7 +50,7 @@ def run_status(job: StatusJob, reporter: Reporter, load: Loader) -> dict[str, An
     self_test: dict[str, Any] = {"passed": False}
     if not problems:
         if what := damage():
-            problems.append(f"The engine's environment is damaged: {what}; {INSTALL}.")
+            problems.append(f"The engine's environment is damaged: {what}; {mend()}.")
         reporter.progress(0.3, "Running a self-test")
         self_test = _self_test(job.model, load, reporter)
     for part in (model, self_test):
@@ -84,14 +84,14 @@ def _broken_packages(packages: dict[str, str | None]) -> list[str]:
     problems = []
     if missing:
         what = f"Package {missing[0]} is" if len(missing) == 1 else f"Packages {', '.join(missing)} are"
-        problems.append(f"{what} missing from the engine's environment; {INSTALL}.")
+        problems.append(f"{what} missing from the engine's environment; {mend()}.")
     for name, module in PACKAGES.items():
         if module is None or name in missing:
             continue
         try:
             importlib.import_module(module)
         except Exception as error:  # a library that cannot be loaded raises what it likes
-            problems.append(f"Package {name} {packages[name]} cannot be loaded ({_first_line(error)}); {INSTALL}.")
+            problems.append(f"Package {name} {packages[name]} cannot be loaded ({_first_line(error)}); {mend()}.")
     return problems
 
 
@@ -145,7 +145,7 @@ def _other_versions(packages: dict[str, str | None]) -> list[str]:
     ]
     if not others:
         return []
-    return [f"RefSAM was tested with other versions ({', '.join(others)}); {INSTALL} if something fails."]
+    return [f"RefSAM was tested with other versions ({', '.join(others)}); {mend()} if something fails."]
 
 
 def _unused_devices() -> list[str]:
@@ -159,7 +159,7 @@ def _unused_devices() -> list[str]:
     if torch.cuda.is_available():
         return []
     if torch.version.cuda is None:
-        remedy = f"it was built without CUDA; {INSTALL} --extra-index-url URL, of a CUDA build (see pytorch.org)"
+        remedy = f"it was built without CUDA; {mend()} --extra-index-url URL, of a CUDA build (see pytorch.org)"
     else:
         remedy = f"it wants a driver for CUDA {torch.version.cuda}; update the driver"
     return [f"This machine has NVIDIA's driver, but torch {torch.__version__} finds no graphics processor: {remedy}."]

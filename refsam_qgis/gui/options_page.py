@@ -9,8 +9,8 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QFormLayout, QLabel, QPlainTextEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from ..engine.errors import RefSAMError
+from ..engine.installation import default_python
 from ..host.engine import PYTHON_SETTING, engine_python
-from ..host.environment import default_engine_python
 from ..provider import ICON
 from .set_up import SetUp
 
@@ -34,7 +34,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self._log = QPlainTextEdit(readOnly=True)
         self._python = QgsFileWidget()
         self._python.setFilePath(QgsSettings().value(PYTHON_SETTING, "", type=str))
-        self._python.lineEdit().setPlaceholderText(str(default_engine_python()))
+        self._python.lineEdit().setPlaceholderText(str(default_python()))
         intro = QLabel(
             _tr(
                 "RefSAM computes with packages that QGIS does not have. They lie in a Python environment of their own, "
@@ -59,13 +59,10 @@ class OptionsPage(QgsOptionsPageWidget):
         QgsSettings().setValue(PYTHON_SETTING, self._python.filePath().strip())
 
     def _press(self) -> None:
-        if not self._set_up.start():
-            self._state.setText(
-                _tr(
-                    "No Python from 3.11 to 3.13 was found that can make an environment. Install one (from python.org; "
-                    "on Debian and Ubuntu python3 and python3-venv), then press the button again."
-                )
-            )
+        try:
+            self._set_up.start()
+        except RefSAMError as error:
+            self._state.setText(str(error))
 
     def _show(self) -> None:
         running = self._set_up.is_running()
@@ -97,9 +94,14 @@ class OptionsFactory(QgsOptionsWidgetFactory):
 
 def _engine_state() -> str:
     try:
-        return _tr("The engine is there: {}. The algorithm Engine status tests it.").format(engine_python())
+        python = engine_python()
     except RefSAMError as error:
         return str(error)
+    if python != default_python():
+        return _tr("{} is used as the engine, whatever is set up here: another Python was chosen for it.").format(
+            python
+        )
+    return _tr("The engine is there: {}. The algorithm Engine status tests it.").format(python)
 
 
 def _tr(text: str) -> str:

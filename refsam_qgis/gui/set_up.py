@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, pyqtSignal
 
+from ..engine.errors import RefSAMError
 from ..host.base_python import INSTALLER, find_base_python
-from ..host.engine import close_shared_client
+from ..host.engine import close_shared_client, is_busy
 from ..host.environment import engine_environment
 
 TO_PUT_BACK = 5000
@@ -34,18 +35,16 @@ class SetUp(QObject):
         """Whether the installer is at work."""
         return self._process.state() != QProcess.ProcessState.NotRunning
 
-    def start(self) -> bool:
-        """Begin, if it has not; the engine ends, whose files are replaced.
+    def start(self) -> None:
+        """Begin; the engine ends, whose files are replaced.
 
-        Returns:
-            Whether there is a Python to begin with.
+        Raises:
+            RefSAMError: With code ``environment`` when the engine is at work, or there is no Python to begin with.
         """
-        if self.is_running():
-            return True
+        if is_busy():
+            raise RefSAMError("environment", "RefSAM is at work; set its engine up when all runs have ended.")
         environ = engine_environment()
         base = find_base_python(environ)
-        if base is None:
-            return False
         close_shared_client()
         self.log = ""
         variables = QProcessEnvironment()
@@ -54,7 +53,6 @@ class SetUp(QObject):
         self._process.setProcessEnvironment(variables)
         self._process.start(base[0], [*base[1:], str(INSTALLER)])
         self.changed.emit()
-        return True
 
     def stop(self) -> None:
         """End the installer, which puts back what was there."""

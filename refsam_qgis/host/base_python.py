@@ -5,28 +5,35 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 
-from ..engine.installation import PACKAGE
+from ..engine.errors import RefSAMError
+from ..engine.installation import NEWEST, OLDEST, PACKAGE
 
 INSTALLER = PACKAGE / "install_engine.py"
+VERSIONS = ("3.13", "3.12", "3.11", "3.14")
+"""The newest comes last: packages are slowest to appear for it."""
+FOLDERS = ("", "/opt/homebrew/bin/", "/usr/local/bin/", "/usr/bin/")
+"""Where to look beside the search path, which is short for a program with a window on a Mac."""
 CANDIDATES: tuple[tuple[str, ...], ...] = (
-    (("py", "-3.13"), ("py", "-3.12"), ("py", "-3.11"))
+    tuple(("py", f"-{version}") for version in VERSIONS)
     if sys.platform == "win32"
-    else (
-        ("python3.13",), ("python3.12",), ("python3.11",), ("python3",),
-        # A program with a window has a short search path on a Mac.
-        ("/opt/homebrew/bin/python3",), ("/usr/local/bin/python3",), ("/usr/bin/python3",),
+    else tuple(
+        chain.from_iterable(((f"{folder}python{version}",) for version in (*VERSIONS, "3")) for folder in FOLDERS)
     )
-)  # fmt: skip
-_CAN_MAKE_ENVIRONMENTS = "import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
+)
+_CAN_MAKE_ENVIRONMENTS = f"import sys, venv, ensurepip; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
 
 
-def find_base_python(environ: dict[str, str], candidates: Sequence[Sequence[str]] = CANDIDATES) -> list[str] | None:
-    """Return the command of the first Python from 3.11 to 3.13 that can make environments, or ``None``.
+def find_base_python(environ: dict[str, str], candidates: Sequence[Sequence[str]] = CANDIDATES) -> list[str]:
+    """Return the command of the first Python that can make environments of the engine's packages.
 
     Args:
         environ: Environment variables to start it with.
         candidates: Commands to try.
+
+    Raises:
+        RefSAMError: With code ``environment`` when there is none.
     """
     for candidate in candidates:
         try:
@@ -43,4 +50,12 @@ def find_base_python(environ: dict[str, str], candidates: Sequence[Sequence[str]
             continue
         if found.returncode == 0:
             return list(candidate)
-    return None
+    raise RefSAMError(
+        "environment",
+        f"No Python from {_dotted(OLDEST)} to {_dotted(NEWEST)} that can make environments was found; install one from "
+        "python.org (on Debian and Ubuntu python3 and python3-venv), then try again.",
+    )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

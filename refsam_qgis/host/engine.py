@@ -52,4 +52,10 @@ def close_shared_client() -> None:
             _client = None
 
 
+def is_busy() -> bool:
+    """Whether the engine is at work, or runs wait for it."""
+    with _lock:
+        return _client is not None and _client.is_busy
+
+
 atexit.register(close_shared_client)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..engine.errors import RefSAMError
-from ..engine.installation import INSTALL
+from ..engine.installation import INSTALL, default_python, is_being_made
 
 PYTHON_VARIABLE = "REFSAM_ENGINE_PYTHON"
-HOME_VARIABLE = "REFSAM_HOME"
 
 # QGIS points these at its own libraries; the engine's GDAL, PROJ and Python must not find them.
 _DROPPED_PREFIXES = ("PROJ_", "GDAL_", "QGIS_", "QT_", "DYLD_")
@@ -20,12 +18,6 @@ _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_LIBR
 # glibc hands large blocks back to the kernel at every free, and fetching them again costs a CPU run more than the
 # arithmetic that fills them. Other systems ignore these.
 _ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
-
-
-def default_engine_python(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where the set-up puts the engine's Python: under ``REFSAM_HOME``, or ``.refsam`` in the user's home."""
-    home = Path(environ[HOME_VARIABLE]) if environ.get(HOME_VARIABLE) else Path.home() / ".refsam"
-    return home / "env" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
 def find_engine_python(setting: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -39,9 +31,11 @@ def find_engine_python(setting: str | None = None, environ: Mapping[str, str] = 
         RefSAMError: With code ``environment`` when there is no such file.
     """
     chosen = setting or environ.get(PYTHON_VARIABLE)
-    python = Path(chosen) if chosen else default_engine_python(environ)
-    if python.is_file():
+    python = Path(chosen) if chosen else default_python(environ)
+    if python.is_file() and not is_being_made(python):
         return python
+    if python.is_file():
+        raise RefSAMError("environment", f"RefSAM's engine is still being set up; wait for its end, or {INSTALL}.")
     if setting:
         remedy = "correct it in Settings › Options › RefSAM"
     elif chosen:

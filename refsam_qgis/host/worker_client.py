@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ..engine.errors import JobCancelled, RefSAMError
 from ..engine.events import Reporter, check_cancelled
-from ..engine.installation import INSTALL
+from ..engine.installation import mend
 from ..engine.pace import PacedReporter
 from .worker_death import count_oom_kills, explain_death
 
@@ -49,6 +49,7 @@ class WorkerClient:
         self._turns: deque[object] = deque()
         self._drained = threading.Event()
         self._drained.set()
+        self._closed = False
 
     def run(self, job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         """Run a job document and wait for its result, relaying progress and cancellation.
@@ -87,8 +88,17 @@ class WorkerClient:
         process = self._process
         return process.pid if process is not None and process.is_running() else None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way or waits for its turn."""
+        return bool(self._turns)
+
     def close(self) -> None:
-        """End the worker, whatever it is doing."""
+        """End the worker, whatever it is doing, and start no other."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.end()
@@ -102,7 +112,7 @@ class WorkerClient:
             if self._turns[0] is not ticket:
                 pacer.progress(0.0, "Waiting for another run to finish")
             while self._turns[0] is not ticket:
-                check_cancelled(pacer)
+                self._check_open(pacer)
                 time.sleep(POLL_SECONDS)
                 pacer.tick()
             yield
@@ -111,15 +121,20 @@ class WorkerClient:
 
     def _submit(self, job_id: str, job: Mapping[str, Any], pacer: PacedReporter) -> _Process:
         """Send the job to the running worker, or to a new one when there is none or it has just left."""
-        check_cancelled(pacer)
+        self._check_open(pacer)
         request = {"type": "job", "id": job_id, "job": dict(job)}
         if self._process is not None and self._process.is_running() and self._process.submit(request):
             return self._process
-        self.close()
+        self._end()
         pacer.progress(0.0, "Starting the engine")
         self._process = _Process(self._command, self._environment)
         self._process.submit(request)  # a worker that dies at once is noticed by `_follow`
         return self._process
+
+    def _check_open(self, pacer: PacedReporter) -> None:
+        if self._closed:
+            raise JobCancelled("RefSAM was closed before the run began; run it again.")
+        check_cancelled(pacer)
 
     def _follow(self, process: _Process, job_id: str, pacer: PacedReporter) -> dict[str, Any]:
         give_up = float("inf")
@@ -170,6 +185,7 @@ class _Process:
     """One worker process with its pipes; threads read what it says."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._python = command[0]
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -180,7 +196,9 @@ class _Process:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows alone
             )
         except OSError as error:
-            raise RefSAMError("environment", f"RefSAM's engine cannot be started ({error}); {INSTALL}.") from error
+            raise RefSAMError(
+                "environment", f"RefSAM's engine cannot be started ({error}); {mend(command[0])}."
+            ) from error
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._last_words = b""
         self._jobs = 0
@@ -255,7 +273,7 @@ class _Process:
         self.end()
         if last_words:
             reporter.log(f"The engine's last words:\n{last_words[-SHOWN_CHARACTERS:]}")
-        return explain_death(status, last_words, oom_kills)
+        return explain_death(status, last_words, oom_kills, self._python)
 
     def end(self) -> None:
         """End the process: ask, then insist."""

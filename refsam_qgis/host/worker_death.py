@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from ..engine.errors import RefSAMError
-from ..engine.installation import INSTALL
+from ..engine.installation import mend
 
 SAVE_MEMORY = "use a smaller tile size or model, or close other programs"
 
@@ -25,13 +25,14 @@ _WINDOWS_CRASHES = {
 }
 
 
-def explain_death(status: int, last_words: str, oom_kills: int | None) -> RefSAMError:
+def explain_death(status: int, last_words: str, oom_kills: int | None, python: str) -> RefSAMError:
     """Return the cause of the worker's end and the remedy, in a sentence.
 
     Args:
         status: Exit status; negative for a signal, as `subprocess` has it.
         last_words: End of what the process wrote to its standard error during the job.
         oom_kills: Processes that the system ended for their memory during the job; ``None`` where it does not say.
+        python: That ran the process.
     """
     status = _signed(status)
     if _MEMORY_WORDS.search(last_words) or status in _WINDOWS_MEMORY:
@@ -40,13 +41,13 @@ def explain_death(status: int, last_words: str, oom_kills: int | None) -> RefSAM
         return _killed(oom_kills)
     if (words := _IMPORT_WORDS.findall(last_words)) or status in _WINDOWS_LIBRARY:
         reason = f" ({words[-1].strip()})" if words else ""
-        return RefSAMError("environment", f"The engine's environment is damaged{reason}; {INSTALL}.")
+        return RefSAMError("environment", f"The engine's environment is damaged{reason}; {mend(python)}.")
     name = _crash_name(status)
     if name is not None:
         return RefSAMError(
             "environment",
             f"The engine crashed inside a library or a driver ({name}); run it again with device 'cpu', and if that "
-            f"crashes too, {INSTALL}.",
+            f"crashes too, {mend(python)}.",
         )
     if status < 0:
         return RefSAMError("internal", f"The engine was ended from outside (signal {-status}); run it again.")

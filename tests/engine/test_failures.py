@@ -9,7 +9,7 @@ import torch
 from refsam_qgis.engine import installation
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.failures import explain
-from refsam_qgis.engine.installation import INSTALL, damage
+from refsam_qgis.engine.installation import damage, mend
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_the_unforeseen_in_a_damaged_environment_is_the_environments_fault(packa
     (package / name).unlink()
     failure = explain(ValueError("nonsense"))
     assert failure.code == "environment"
-    assert f"file 'thing/{name}' of package thing is missing; {INSTALL}." in str(failure)
+    assert f"file 'thing/{name}' of package thing is missing; {mend()}." in str(failure)
 
 
 def test_a_cut_file_is_damage(package):
@@ -163,7 +163,7 @@ def test_a_library_that_may_not_be_loaded_is_no_matter_of_memory():
 def test_a_package_that_is_gone_is_named():
     failure = explain(raised(lambda: __import__("no_such_module")))
     assert failure.code == "environment"
-    assert "No module named 'no_such_module'" in str(failure) and INSTALL in str(failure)
+    assert "No module named 'no_such_module'" in str(failure) and mend() in str(failure)
 
 
 def test_a_record_that_cannot_be_read_changes_nothing(package):

@@ -10,7 +10,7 @@ from refsam_qgis import __version__
 from refsam_qgis.engine import self_test, status
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.events import SilentReporter
-from refsam_qgis.engine.installation import INSTALL, locked_versions
+from refsam_qgis.engine.installation import locked_versions, mend
 from refsam_qgis.engine.job import ModelOptions, StatusJob
 from refsam_qgis.engine.runner import load_from_disk
 from refsam_qgis.engine.self_test import run_self_test
@@ -74,17 +74,17 @@ def test_a_package_that_cannot_be_loaded_is_named(monkeypatch, error):
     monkeypatch.setattr(status.importlib, "import_module", import_module)
     found = run_status(StatusJob(), SilentReporter(), colours)
     version = metadata.version("rasterio")
-    assert found["problems"] == [f"Package rasterio {version} cannot be loaded (DLL load failed); {INSTALL}."]
+    assert found["problems"] == [f"Package rasterio {version} cannot be loaded (DLL load failed); {mend()}."]
     assert found["self_test"] == {"passed": False}
 
 
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        (["no-such"], f"Package no-such is missing from the engine's environment; {INSTALL}."),
+        (["no-such"], f"Package no-such is missing from the engine's environment; {mend()}."),
         (
             ["no-such", "nor-such"],
-            f"Packages no-such, nor-such are missing from the engine's environment; {INSTALL}.",
+            f"Packages no-such, nor-such are missing from the engine's environment; {mend()}.",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_missing_packages_are_named_in_one_sentence(monkeypatch, missing, senten
 def test_a_damaged_file_is_named(monkeypatch):
     monkeypatch.setattr(status, "damage", lambda: "file 'x.so' of package torch is missing")
     (problem,) = run_status(StatusJob(), SilentReporter(), colours)["problems"]
-    assert f"'x.so' of package torch is missing; {INSTALL}." in problem
+    assert f"'x.so' of package torch is missing; {mend()}." in problem
 
 
 def test_other_versions_are_worth_a_note(monkeypatch):

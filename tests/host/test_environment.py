@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.host.environment import default_engine_python, engine_environment, find_engine_python, worker_command
+from refsam_qgis.engine.installation import STAMP, default_python, mend
+from refsam_qgis.host.environment import engine_environment, find_engine_python, worker_command
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_setting_before_variable_before_home(pythons):
     assert find_engine_python(str(pythons["setting"]), environ) == pythons["setting"]
     assert find_engine_python("", environ) == pythons["variable"]
     del environ["REFSAM_ENGINE_PYTHON"]
-    assert find_engine_python(None, environ) == default_engine_python(environ) == pythons["home"]
+    assert find_engine_python(None, environ) == default_python(environ) == pythons["home"]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,22 @@ def test_a_missing_engine_names_place_and_remedy(setting, environ, remedy):
     with pytest.raises(RefSAMError, match=remedy) as caught:
         find_engine_python(setting, environ)
     assert caught.value.code == "environment" and "nowhere" in str(caught.value)
+
+
+def test_an_environment_that_is_being_made_is_not_used_yet(pythons):
+    environ = {"REFSAM_HOME": str(pythons["home"].parents[2])}
+    stamp = pythons["home"].parents[1] / STAMP
+    stamp.touch()
+    with pytest.raises(RefSAMError, match="still being set up"):
+        find_engine_python(None, environ)
+    stamp.write_text("finished", encoding="utf-8")
+    assert find_engine_python(None, environ) == pythons["home"]
+
+
+def test_a_damaged_python_is_mended_where_it_is(pythons, monkeypatch):
+    monkeypatch.setenv("REFSAM_HOME", str(pythons["home"].parents[2]))
+    assert "install_engine.py" in mend(pythons["home"])
+    assert f'"{pythons["setting"]}" -m pip install' in mend(pythons["setting"])
 
 
 def test_nothing_of_qgis_reaches_the_engine():

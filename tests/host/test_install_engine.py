@@ -1,14 +1,17 @@
 """The installer of the engine's environment, with a pip that only notes what it is asked."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 import pytest
 
 from refsam_qgis import install_engine
-from refsam_qgis.engine.installation import lock_file
+from refsam_qgis.engine.installation import STAMP, lock_file
 
 
 @pytest.fixture
@@ -19,8 +22,8 @@ def pip(monkeypatch, tmp_path):
     class Pip:
         calls, status = [], 0
 
-        def create(self, folder, with_pip):
-            assert with_pip
+        def create(self, builder, folder):
+            assert builder.with_pip and not (folder / STAMP).read_text()
             (folder / "bin").mkdir(parents=True)
             (folder / "bin" / "python").touch()
 
@@ -34,7 +37,7 @@ def pip(monkeypatch, tmp_path):
 
     pip = Pip()
     pip.calls = []
-    monkeypatch.setattr(venv, "create", pip.create)
+    monkeypatch.setattr(venv.EnvBuilder, "create", lambda builder, folder: pip.create(builder, folder))
     monkeypatch.setattr(subprocess, "run", pip.run)
     return pip
 
@@ -53,7 +56,7 @@ def test_options_go_to_pip_and_are_kept_for_the_next_time(pip, tmp_path, monkeyp
     assert [call[-2:] for call in pip.calls[1:]] == [cuda]
     newer = tmp_path / "engine.txt"
     newer.write_text("torch==99\n", encoding="utf-8")
-    monkeypatch.setattr("refsam_qgis.engine.installation.lock_file", lambda: newer)
+    monkeypatch.setattr(install_engine, "lock_file", lambda: newer)
     assert install_engine.main([]) is None
     assert pip.calls[2][-3:] == [str(newer), *cuda]
 
@@ -81,8 +84,51 @@ def test_a_part_that_a_killed_run_left_gives_way_to_what_was_there(pip, tmp_path
     install_engine.main(["--pre"])
     (home / "env").rename(home / "env.before")
     (home / "env").mkdir()
+    (home / "env" / STAMP).touch()
     assert install_engine.main([]) is None and len(pip.calls) == 1
     assert [path.name for path in home.iterdir()] == ["env"] and (home / "env" / "bin" / "python").exists()
+
+
+def test_what_a_finished_run_could_not_delete_is_deleted_later(pip, tmp_path):
+    home = tmp_path / "new folder"
+    install_engine.main([])
+    (home / "env.before").mkdir()
+    (home / "env.before" / "ruin").touch()
+    assert install_engine.main([]) is None and len(pip.calls) == 1
+    assert [path.name for path in home.iterdir()] == ["env"] and (home / "env" / "bin" / "python").exists()
+
+
+def test_a_part_without_anything_before_it_is_made_anew(pip, tmp_path):
+    (tmp_path / "new folder" / "env").mkdir(parents=True)
+    (tmp_path / "new folder" / "env" / STAMP).touch()
+    assert install_engine.main([]) is None and len(pip.calls) == 1
+
+
+def test_a_folder_of_somebody_else_is_left_alone(pip, tmp_path):
+    foreign = tmp_path / "new folder" / "env" / "my notes"
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    sentence = install_engine.main([])
+    assert str(foreign.parent) in sentence and "REFSAM_HOME" in sentence
+    assert foreign.exists() and not pip.calls
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_it_can_be_stopped(pip, tmp_path, monkeypatch):
+    def stop(builder, folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    install_engine.main([])
+    before = sorted(path.name for path in (tmp_path / "new folder" / "env").iterdir())
+    monkeypatch.setattr(venv.EnvBuilder, "create", stop)
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        assert "Stopped" in install_engine.main(["--pre"])
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["env"]
+    assert sorted(path.name for path in (tmp_path / "new folder" / "env").iterdir()) == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
@@ -92,9 +138,13 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     assert str(tmp_path / "file") in sentence and "set REFSAM_HOME" in sentence
 
 
-def test_an_old_python_is_refused(monkeypatch):
-    monkeypatch.setattr(install_engine, "OLDEST", (4, 0))
-    assert f"and this is {sys.version.split()[0]}" in install_engine.main([])
+@pytest.mark.parametrize("bounds", [((3, 0), (3, 9)), ((4, 0), (4, 1))])
+def test_a_python_that_has_not_all_packages_is_refused(monkeypatch, bounds):
+    for name, bound in zip(("OLDEST", "NEWEST"), bounds, strict=True):
+        monkeypatch.setattr(install_engine, name, bound)
+    this = ".".join(map(str, sys.version_info[:3]))
+    assert f"from {bounds[0][0]}.{bounds[0][1]} to" in install_engine.main([])
+    assert f"and this is {this}; start another" in install_engine.main([])
 
 
 def test_it_runs_by_itself_from_anywhere(tmp_path):

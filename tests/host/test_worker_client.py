@@ -11,7 +11,7 @@ import time
 import pytest
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.installation import INSTALL
+from refsam_qgis.engine.installation import mend
 from refsam_qgis.host import worker_client
 from refsam_qgis.host.environment import engine_environment, worker_command
 from refsam_qgis.host.worker_client import WorkerClient
@@ -150,7 +150,7 @@ def test_a_kill_is_explained_by_what_the_system_counted(client, monkeypatch, cou
 
 def test_a_worker_that_cannot_import_names_the_remedy():
     client = WorkerClient([sys.executable, "-c", "import no_such_module"], os.environ)
-    with pytest.raises(RefSAMError, match=rf"No module named 'no_such_module'.*{re.escape(INSTALL)}") as caught:
+    with pytest.raises(RefSAMError, match=rf"No module named 'no_such_module'.*{re.escape(mend())}") as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 
@@ -159,7 +159,7 @@ def test_what_a_worker_says_before_its_first_job_is_kept():
     process = worker_client._Process([sys.executable, "-c", "import no_such_module"], os.environ)
     process._error_reader.join()  # it was gone before anything was asked of it
     process.submit({"type": "job", "id": "first"})
-    assert INSTALL in str(process.explain_death(Recorder()))
+    assert mend() in str(process.explain_death(Recorder()))
 
 
 def test_a_flood_of_errors_blocks_nothing_and_only_its_end_is_kept(client):
@@ -273,6 +273,27 @@ def test_close_ends_the_process(client):
     assert_gone(pid)
 
 
+def test_a_run_that_waits_starts_no_engine_after_close(client):
+    heard = []
+
+    def wait():
+        try:
+            run(client, "fine")
+        except JobCancelled as cancelled:
+            heard.append(str(cancelled))
+
+    timer = threading.Timer(0.5, client.close)
+    waiting = threading.Thread(target=wait)
+    timer.start()
+    threading.Timer(0.2, waiting.start).start()
+    with pytest.raises(JobCancelled):
+        run(client, "stuck")
+    timer.join()
+    waiting.join()
+    assert heard == ["RefSAM was closed before the run began; run it again."]
+    assert client.pid is None and not client.is_busy
+
+
 def test_a_run_under_way_is_cancelled_by_close(client):
     run(client, "fine")
     timer = threading.Timer(0.3, client.close)
@@ -283,7 +304,7 @@ def test_a_run_under_way_is_cancelled_by_close(client):
 
 def test_a_python_that_cannot_start_is_explained(tmp_path):
     client = WorkerClient([str(tmp_path / "no python")], {})
-    with pytest.raises(RefSAMError, match=re.escape(INSTALL)) as caught:
+    with pytest.raises(RefSAMError, match=re.escape(mend(tmp_path / "no python"))) as caught:
         run(client, "fine")
     assert caught.value.code == "environment"
 
@@ -302,4 +323,6 @@ def test_the_client_imports_of_the_engine_only_what_needs_the_standard_library()
     code = "import json, sys, refsam_qgis.host.worker_client; print(json.dumps(sorted(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     engine = {m for m in modules if m.startswith("refsam_qgis.engine.")}
-    assert engine <= {f"refsam_qgis.engine.{name}" for name in ("errors", "events", "installation", "job", "pace")}
+    assert engine <= {
+        f"refsam_qgis.engine.{name}" for name in ("errors", "events", "home", "installation", "job", "pace")
+    }

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from refsam_qgis.engine.installation import INSTALL
+from refsam_qgis.engine.installation import mend
 from refsam_qgis.host.worker_death import count_oom_kills, explain_death
+
+PYTHON = "/my own/python"
 
 
 @pytest.mark.parametrize(
@@ -27,10 +29,10 @@ from refsam_qgis.host.worker_death import count_oom_kills, explain_death
             "Traceback\nModuleNotFoundError: No module named 'x'\n",
             0,
             "environment",
-            f"No module named 'x'.*{re.escape(INSTALL)}",
+            f"No module named 'x'.*{re.escape(mend(PYTHON))}",
         ),
-        (0xC0000135, "", None, "environment", f"damaged; {re.escape(INSTALL)}"),
-        (-11, "", 0, "environment", f"SIGSEGV.*device 'cpu'.*{re.escape(INSTALL)}"),
+        (0xC0000135, "", None, "environment", f"damaged; {re.escape(mend(PYTHON))}"),
+        (-11, "", 0, "environment", f"SIGSEGV.*device 'cpu'.*{re.escape(mend(PYTHON))}"),
         (-6, "", 0, "environment", "SIGABRT"),
         (0xC0000005, "", None, "environment", "access violation"),
         (-15, "", 0, "internal", r"from outside \(signal 15\); run it again"),
@@ -38,7 +40,7 @@ from refsam_qgis.host.worker_death import count_oom_kills, explain_death
     ],
 )
 def test_every_death_has_its_sentence(status, words, kills, code, sentence):
-    error = explain_death(status, words, kills)
+    error = explain_death(status, words, kills, PYTHON)
     assert error.code == code
     assert re.search(rf"^The .*{sentence.removeprefix('The ')}.*\.$", str(error))
 

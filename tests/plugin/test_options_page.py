@@ -9,6 +9,7 @@ from qgis.gui import QgsFileWidget
 from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QTimer
 from qgis.PyQt.QtWidgets import QLabel, QPlainTextEdit, QPushButton
 
+from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.gui import set_up as set_up_module
 from refsam_qgis.gui.options_page import OptionsFactory
 from refsam_qgis.host.engine import PYTHON_SETTING
@@ -112,12 +113,30 @@ def test_what_the_installer_complains_of_is_shown(factory, home, monkeypatch):
     assert "not installed" in texts(page)
 
 
-def test_without_a_python_it_says_what_to_install(factory, monkeypatch):
-    monkeypatch.setattr(set_up_module, "find_base_python", lambda environ: None)
+def test_what_it_cannot_begin_with_is_said(factory, monkeypatch):
+    def find(environ):
+        raise RefSAMError("environment", "No Python was found.")
+
+    monkeypatch.setattr(set_up_module, "find_base_python", find)
     page = factory.createWidget()
     page.findChild(QPushButton).click()
-    assert "No Python from 3.11 to 3.13" in texts(page) and "python.org" in texts(page)
+    assert "No Python was found." in texts(page)
     assert page.findChild(QPushButton).isEnabled()
+
+
+def test_the_engine_is_not_set_up_under_a_run(factory, home, monkeypatch):
+    install_by(monkeypatch, home, "")
+    monkeypatch.setattr(set_up_module, "is_busy", lambda: True)
+    page = factory.createWidget()
+    page.findChild(QPushButton).click()
+    assert "RefSAM is at work" in texts(page) and not factory.set_up.is_running()
+
+
+def test_it_says_that_another_python_is_used(factory, home, monkeypatch):
+    python = home / "python"
+    python.touch()
+    monkeypatch.setenv("REFSAM_ENGINE_PYTHON", str(python))
+    assert f"{python} is used as the engine, whatever is set up here" in texts(factory.createWidget())
 
 
 def test_another_python_is_kept(factory, home):
@@ -137,6 +156,7 @@ def test_the_plugin_brings_the_page_and_takes_it_away(home, monkeypatch):
     plugin = RefSAMPlugin(interface)
     plugin.initGui()
     (factory,) = interface.pages
-    assert factory.set_up.start() and factory.set_up.is_running()
+    factory.set_up.start()
+    assert factory.set_up.is_running()
     plugin.unload()
     assert interface.pages == [] and not factory.set_up.is_running()

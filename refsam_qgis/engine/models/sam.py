@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
-from ..installation import INSTALL
+from ..installation import mend
 from . import vector_maths
 
 INPUT_SIZE = 1024
@@ -56,7 +56,7 @@ def segment_anything_modules() -> types.SimpleNamespace:
     """
     spec = importlib.util.find_spec("segment_anything")
     if spec is None or spec.submodule_search_locations is None:
-        raise RefSAMError("environment", f"The package segment_anything is missing; {INSTALL}.")
+        raise RefSAMError("environment", f"The package segment_anything is missing; {mend()}.")
     with _bare_package("segment_anything", list(spec.submodule_search_locations)):
         return types.SimpleNamespace(
             build_sam=importlib.import_module("segment_anything.build_sam"),
