@@ -27,7 +27,7 @@ from refsam_qgis.engine.job import (
     SegmentJob,
     SegmentOutputs,
 )
-from refsam_qgis.engine.rasters.grid import TileGrid
+from refsam_qgis.engine.rasters.grid import TileGrid, overlap_pixels
 
 from ..accuracy.options import markdown_table
 from .end_to_end import SAMPLE
@@ -100,7 +100,7 @@ def _measure(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     for overlap in OVERLAPS:
         found, run = _run(arguments, raster, overlap, work)
         side = arguments.tile_size
-        grid = TileGrid(found.shape[2], found.shape[1], side, round(side * overlap / 100))
+        grid = TileGrid(found.shape[2], found.shape[1], side, overlap_pixels(side, overlap))
         errors = seam_error(found, reference, seam_distance(grid) <= NEAR, THRESHOLD)
         rows.append({"overlap": overlap, "tiles": run.tiles, "seconds": round(run.seconds, 1), **errors})
         print(f"overlap {overlap:g} %: {run.tiles} tiles, {run.seconds:.0f} s", flush=True)

@@ -26,7 +26,7 @@ from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, p
 from .models.promptable import PromptableSegmenter, load_promptable, stock_options
 from .models.weight_files import describe_model
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
-from .rasters.grid import Extent, Tile, TileGrid, target_window
+from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.outlines import mask_outline
 from .rasters.outputs import OutputFiles
 from .rasters.parts import files_of
@@ -76,7 +76,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
         with clock.stage("model"):
             segmenter = load_promptable(job.model, load)
         side = min(job.raster.tile_size or TILE, max(raster.width, raster.height))
-        grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
+        grid = TileGrid(raster.width, raster.height, side, overlap_pixels(side, job.raster.overlap))
         with open_journal(_journal_key(job, raster, grid, segmenter), reporter) as journal:
             run = _Run(job, raster, grid, segmenter, journal, reporter)
             with clock.stage("tiles"):

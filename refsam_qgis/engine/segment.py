@@ -30,7 +30,7 @@ from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
-from .rasters.grid import Extent, Tile, TileGrid, target_window
+from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
@@ -141,7 +141,7 @@ def segment_raster(
         with clock.stage("descriptions"), torch.inference_mode():
             described = session.described(ground_size)
         job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
-        grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
+        grid = TileGrid(raster.width, raster.height, side, overlap_pixels(side, job.raster.overlap))
         key = _journal_key(raster, grid, references, job.model, model)
         with (
             open_journal(key, reporter) as journal,

@@ -93,7 +93,7 @@ def test_the_outputs_are_whole_and_right(write_raster, outputs, model):
     assert not list((Path(outputs.mask).parent.parent / "home").rglob("tiles"))
 
 
-@pytest.mark.parametrize(("tile_size", "overlap", "points"), [(64, 50, 6), (90, 25, 9), (1000, 12.5, 18)])
+@pytest.mark.parametrize(("tile_size", "overlap", "points"), [(64, 50, 6), (67, 50, 6), (90, 25, 9), (1000, 12.5, 18)])
 def test_tilings_agree(write_raster, outputs, model, tile_size, overlap, points):
     image, truth = scattered(150, 200)
     job = EverythingJob(

@@ -158,7 +158,7 @@ def test_a_run_on_an_extent_equals_the_whole_inside_it(scene, outputs, model):
         assert mask.transform * (0, 0) == (left, top)
 
 
-@pytest.mark.parametrize(("tile_size", "overlap"), [(64, 50), (200, 0), (1000, 12.5), (333, 30)])
+@pytest.mark.parametrize(("tile_size", "overlap"), [(64, 50), (67, 50), (200, 0), (1000, 12.5), (333, 30)])
 def test_tilings_agree(scene, outputs, tile_size, overlap):
     image, raster, marks = scene
     run(raster, marks, outputs, tile_size=tile_size, overlap=overlap)

@@ -139,6 +139,20 @@ class Extent:
         return inside
 
 
+def overlap_pixels(side: int, percent: float, least: int = 0) -> int:
+    """Return how many pixels neighbouring tiles share.
+
+    Args:
+        side: Of a tile, in pixels.
+        percent: Shared part of the side, 0..50.
+        least: Fewest pixels, whatever the percentage says.
+
+    Returns:
+        At most half a tile, rounded down: half of an odd side would be rounded up to more than `TileGrid` takes.
+    """
+    return min(max(round(side * percent / 100), least), side // 2)
+
+
 def target_window(
     bounds: tuple[float, float, float, float] | None, path: str, transform: Affine, width: int, height: int
 ) -> tuple[Window, Extent | None]:

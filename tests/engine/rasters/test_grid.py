@@ -5,7 +5,7 @@ import pytest
 from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
-from refsam_qgis.engine.rasters.grid import Extent, TileGrid
+from refsam_qgis.engine.rasters.grid import Extent, TileGrid, overlap_pixels
 
 GRIDS = [(100, 70, 32, 8), (64, 64, 64, 32), (65, 31, 64, 32), (200, 33, 32, 0), (96, 96, 32, 16), (5, 5, 64, 8)]
 
@@ -18,6 +18,14 @@ def test_weights_sum_to_one_everywhere(grid):
         assert rows.min() > 0 and columns.min() > 0
         total[tile.row : tile.row + grid.side, tile.column : tile.column + grid.side] += np.outer(rows, columns)
     assert np.allclose(total[: grid.height, : grid.width], 1, atol=1e-6)
+
+
+def test_half_a_tile_of_any_side_is_an_overlap():
+    for side in range(1, 300):
+        assert TileGrid(1000, 1000, side, overlap_pixels(side, 50)).overlap == side // 2
+    assert [overlap_pixels(100, percent) for percent in (0, 12.5, 50)] == [0, 12, 50]
+    assert overlap_pixels(100, 1, least=4) == 4 and overlap_pixels(100, 20, least=4) == 20
+    assert overlap_pixels(5, 0, least=4) == 2
 
 
 def test_tiles_of_an_extent_are_those_of_the_whole_that_touch_it():
