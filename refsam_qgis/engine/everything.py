@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -41,6 +42,8 @@ TILE = 1024
 """Automatic side of a tile: SAM's own input, so that nothing is scaled."""
 MASK_SIDE = 256
 """Side of SAM's own masks: nearer to a border than one of their pixels, an object may be cut off."""
+LEAST_OVERLAP = 4
+"""Pixels of SAM's own masks that neighbouring tiles share at least: by what both show, two parts are one object."""
 MAX_ID = 2**31 - 1
 """Largest object number that the mask can hold."""
 LOADED, FINISHED = 0.02, 0.97
@@ -76,7 +79,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
         with clock.stage("model"):
             segmenter = load_promptable(job.model, load)
         side = min(job.raster.tile_size or TILE, max(raster.width, raster.height))
-        grid = TileGrid(raster.width, raster.height, side, overlap_pixels(side, job.raster.overlap))
+        grid = _grid(raster, side, job.raster.overlap, reporter)
         with open_journal(_journal_key(job, raster, grid, segmenter), reporter) as journal:
             run = _Run(job, raster, grid, segmenter, journal, reporter)
             with clock.stage("tiles"):
@@ -209,6 +212,18 @@ class _Run:
 def mask_rules(job: EverythingJob) -> MaskRules:
     """Return which masks a job keeps."""
     return MaskRules(job.min_predicted_iou, job.min_stability, job.max_overlap)
+
+
+def _grid(raster: RasterSource, side: int, percent: float, reporter: Reporter) -> TileGrid:
+    """Return the tiles of a raster, which overlap by what was asked for or, if that is too little, by a little more."""
+    asked = overlap_pixels(side, percent)
+    overlap = overlap_pixels(side, percent, math.ceil(LEAST_OVERLAP * side / MASK_SIDE))
+    grid = TileGrid(raster.width, raster.height, side, overlap)
+    if overlap > asked and (grid.rows > 1 or grid.columns > 1):
+        reporter.log(
+            f"Tiles overlap by {overlap} pixels instead of {asked}, so that objects across their borders stay whole."
+        )
+    return grid
 
 
 def full_tiles(grid: TileGrid, window: Window) -> Iterator[Tile]:

@@ -104,6 +104,16 @@ def test_tilings_agree(write_raster, outputs, model, tile_size, overlap, points)
     assert np.array_equal(mask_of(outputs), truth)
 
 
+@pytest.mark.parametrize(("overlap", "tile_size", "told"), [(0, 64, True), (0.5, 64, True), (0, 1000, False)])
+def test_objects_stay_whole_however_little_overlap_is_asked_for(write_raster, outputs, model, overlap, tile_size, told):
+    image, truth = scattered(150, 200)
+    reading, reporter = RasterOptions(tile_size=tile_size, overlap=overlap), Recorder()
+    job = EverythingJob(write_raster(image), None, 20, 0.8, outputs=outputs, raster=reading)
+    assert run_everything(job, reporter, lambda options: None)["object_count"] == len(np.unique(truth)) - 1
+    assert (mask_of(outputs) != truth).mean() < 0.001  # what no point hits may be missing
+    assert any("so that objects across their borders stay whole" in text for text in reporter.messages) is told
+
+
 def test_one_tile_equals_segment_anything(write_raster, outputs, monkeypatch):
     ask_blobs(monkeypatch)
     image = picture(100, 160)
