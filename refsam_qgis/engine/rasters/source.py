@@ -31,7 +31,8 @@ class RasterSource:
 
     Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
     else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
-    the raster's own mask (nodata of these bands, alpha, mask band) says so and all three values are finite.
+    the raster's own mask (nodata of these bands, alpha if it is none of them, mask band) says so and all three values
+    are finite.
 
     Args:
         path: Any raster GDAL opens.
@@ -52,7 +53,7 @@ class RasterSource:
             self._bands = _rgb_bands(self._dataset, path, bands)
             self._palette = _palette(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
-            self._masked_by_band = _masked_by_band(self._dataset, self._bands)
+            self._masking_bands = _masking_bands(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
@@ -158,10 +159,12 @@ class RasterSource:
 
         Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
         """
-        if not self._masked_by_band:
+        if not self._masking_bands:
             whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
             return whole
-        masks = self._dataset.read_masks(self._bands, window=window, out_shape=self._stacked(shape)) > 0
+        bands = self._masking_bands
+        stacked = None if shape is None else (len(bands), *shape)
+        masks = self._dataset.read_masks(bands, window=window, out_shape=stacked) > 0
         floats = any(dtype.startswith("float") for dtype in self._dtypes)
         valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
         return valid
@@ -262,10 +265,18 @@ def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
     return tuple(opaque[:3]) if len(opaque) >= 3 else (opaque[0],)
 
 
-def _masked_by_band(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
-    """Whether one of the bands tells by itself where it holds data, as those with a nodata value do."""
+def _masking_bands(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
+    """Return which of the bands tell by themselves where they hold data, as those with a nodata value do; else none.
+
+    An alpha band that is taken is data and masks nothing: GDAL calls the last of four 8-bit bands alpha unless it is
+    told otherwise, also where it is near infrared.
+    """
+    kinds = [dataset.colorinterp[band - 1] for band in bands]
+    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+    if ColorInterp.alpha in kinds:
+        return tuple(band for band, of_band in zip(bands, flags, strict=True) if MaskFlags.alpha not in of_band)
     common = {MaskFlags.per_dataset, MaskFlags.all_valid}
-    return any(common.isdisjoint(dataset.mask_flag_enums[band - 1]) for band in bands)
+    return bands if any(common.isdisjoint(of_band) for of_band in flags) else ()
 
 
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:

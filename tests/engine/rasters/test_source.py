@@ -94,6 +94,33 @@ def test_bands_that_are_not_taken_do_not_make_integers_valid(write_raster, rgb):
     assert not valid[:10].any() and valid[10:].all()
 
 
+@pytest.mark.parametrize("stretch", ["auto", "percentile"])
+def test_an_alpha_band_that_is_taken_is_data(write_raster, rgb, stretch):
+    """GDAL calls the fourth band alpha by itself; near infrared is 0 on water."""
+    infrared = rgb[:1].clip(1)
+    infrared[0, 5:9, 6:12] = 0
+    hole = np.zeros((30, 40), bool)
+    hole[20:25, 3:9] = True
+    four = np.concatenate([rgb.clip(1), infrared])
+    holed = np.where(hole, 0, four).astype(np.uint8)
+    plain = write_raster(four, "plain.tif")
+    with rasterio.open(plain) as dataset:
+        assert dataset.colorinterp[3] == ColorInterp.alpha
+    with_nodata = write_raster(holed, "nodata.tif", nodata=0)
+    with_mask = write_raster(four, "mask.tif", mask=np.where(hole, 0, 255).astype(np.uint8))
+    for bands in ((4, 3, 2), (4,)):
+        with RasterSource(plain, bands, stretch) as raster:
+            image, valid = raster.read(WHOLE)
+        assert valid.all() and (stretch == "percentile" or np.array_equal(image[0], infrared[0]))
+        with RasterSource(with_mask, bands, stretch) as raster:
+            assert np.array_equal(raster.read(WHOLE)[1], ~hole)
+        with RasterSource(with_nodata, bands, stretch) as raster:
+            expected = holed[[band - 1 for band in bands]].any(axis=0)
+            assert np.array_equal(raster.read(WHOLE)[1], expected)
+    with RasterSource(plain, (1, 2, 3), stretch) as raster:
+        assert np.array_equal(raster.read(WHOLE)[1], infrared[0] > 0)
+
+
 def test_palette_becomes_its_colours(write_raster):
     indices = (np.arange(1200).reshape(1, 30, 40) % 7).astype(np.uint8)
     table = {i: (10 * i, 255 - i, 3 * i, 255) for i in range(7)}
