@@ -17,11 +17,10 @@ from rasterio.windows import Window
 from ..errors import RefSAMError
 from .geodesy import GroundMeasure
 from .georeference import map_transform, open_raster
+from .sampling import sample_pixels
 
 STRETCH_PERCENTILES = (2.0, 98.0)
 """Share of the darkest and brightest pixels that a stretch saturates."""
-STATISTICS_SIDE = 1024
-"""Longer side of the decimated read that the percentiles are taken from."""
 CACHE_BYTES = 128 * 2**20
 """GDAL's block cache; its default grows to 5 % of the machine's memory."""
 
@@ -38,7 +37,8 @@ class RasterSource:
         path: Any raster GDAL opens.
         bands: One-based indices of one (grey) or three (red, green, blue) bands; ``None`` chooses.
         stretch: ``auto`` stretches anything but 8-bit data between percentiles, ``percentile`` always does,
-            ``none`` never does and clips to 0..255. Percentiles are those of the whole raster, whatever is read later.
+            ``none`` never does and clips to 0..255. Percentiles are those of the whole raster, whatever is read later,
+            and never those of its pyramids.
 
     Raises:
         RefSAMError: With code ``input`` when the raster is missing, unreadable or has no such bands.
@@ -125,18 +125,16 @@ class RasterSource:
                 rgb[:, rows, columns] = np.where(inside, self._to_8_bit(values), 0)
         return rgb, valid
 
-    def _read_native(
-        self, window: Window, shape: tuple[int, int] | None = None
-    ) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
-        """Read values ``(1 or 3, h, w)`` and validity ``(h, w)`` inside the raster, decimated to `shape` if given.
+    def _read_native(self, window: Window) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
+        """Read values ``(1 or 3, h, w)`` and validity ``(h, w)`` inside the raster.
 
         There are no values, and nothing is read but the mask, where the mask says that no pixel is valid.
         """
         try:
-            valid = self._read_mask(window, shape)
+            valid = self._read_mask(window)
             if not valid.any():
                 return None, valid
-            values = self._read_bands(window, shape)
+            values = self._read_bands(window)
         except RasterioError as error:
             raise RefSAMError(
                 "input",
@@ -147,44 +145,38 @@ class RasterSource:
             values = self._palette[:, values[0]]
         return values, valid & np.isfinite(values).all(axis=0)
 
-    def _read_bands(self, window: Window, shape: tuple[int, int] | None) -> NDArray[Any]:
+    def _read_bands(self, window: Window) -> NDArray[Any]:
         """Read values ``(1 or 3, h, w)``; bands of several types, as VRTs stack them, in one that holds them all."""
         if len(self._dtypes) == 1:
-            values: NDArray[Any] = self._dataset.read(self._bands, window=window, out_shape=self._stacked(shape))
+            values: NDArray[Any] = self._dataset.read(self._bands, window=window)
             return values
-        return np.stack([self._dataset.read(band, window=window, out_shape=shape) for band in self._bands])
+        return np.stack([self._dataset.read(band, window=window) for band in self._bands])
 
-    def _read_mask(self, window: Window, shape: tuple[int, int] | None) -> NDArray[np.bool_]:
+    def _read_mask(self, window: Window) -> NDArray[np.bool_]:
         """Read where the bands taken hold data, ``(h, w)``; what other bands hold there says nothing of them.
 
         Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
         """
         if not self._masking_bands:
-            whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window, out_shape=shape) > 0
+            whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window) > 0
             return whole
-        bands = self._masking_bands
-        stacked = None if shape is None else (len(bands), *shape)
-        masks = self._dataset.read_masks(bands, window=window, out_shape=stacked) > 0
+        masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
         floats = any(dtype.startswith("float") for dtype in self._dtypes)
         valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
         return valid
-
-    def _stacked(self, shape: tuple[int, int] | None) -> tuple[int, ...] | None:
-        return None if shape is None else (len(self._bands), *shape)
 
     def _percentiles(self) -> NDArray[np.float64]:
         """Return the lower and upper limit of each band, ``(1 or 3, 2)``.
 
         Pixels that are 0 in all bands do not count, as rasters often have a black border that nodata does not tell of.
         """
-        shrink = max(1.0, max(self.width, self.height) / STATISTICS_SIDE)
-        shape = (max(1, round(self.height / shrink)), max(1, round(self.width / shrink)))
-        values, valid = self._read_native(Window(0, 0, self.width, self.height), shape)
-        if values is None or not valid.any():
+        block_height = self._dataset.block_shapes[self._bands[0] - 1][0]
+        values = sample_pixels(self._read_native, self.width, self.height, block_height)
+        if values is None:
             return np.tile([0.0, 255.0], (1 if len(self._bands) == 1 and self._palette is None else 3, 1))
-        counted = values[:, valid & (values != 0).any(axis=0)]
+        counted = values[:, (values != 0).any(axis=0)]
         if not (counted != counted[:, :1]).any():  # 0 and one other value, as in a mask: 0 is half of the contrast
-            counted = values[:, valid]
+            counted = values
         limits: NDArray[np.float64] = np.percentile(counted, STRETCH_PERCENTILES, axis=1).T.astype(np.float64)
         return limits
 
