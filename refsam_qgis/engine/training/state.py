@@ -20,6 +20,8 @@ from .small_state import enlarge, halve, shrink
 GRADIENT_CLIP = 1.0
 SAVE_SECONDS = 120.0
 """How much work an interruption may cost."""
+PARTS = {"settings", "weights", "optimiser", "step", "record"}
+"""What a saved state holds."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class TrainingState:
             settings: The run's configuration; a state of another configuration is refused.
 
         Raises:
-            RefSAMError: With code ``input`` when the saved state belongs to another configuration.
+            RefSAMError: With code ``input`` when the saved state belongs to another configuration, is damaged or none.
         """
         self._parameters = [p for p in parameters if p.requires_grad]
         self._model = model
@@ -84,18 +86,7 @@ class TrainingState:
             [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         )
         if self.path.is_file():
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            if saved["settings"] != settings:
-                raise RefSAMError(
-                    "input",
-                    f"'{self.path}' was left by a run with other settings or data; use those, or start anew instead of "
-                    "resuming.",
-                )
-            self._model.load_state_dict(saved["weights"], strict=False)
-            moments = saved["optimiser"]
-            self._optimiser.load_state_dict(enlarge(moments) if self._small else moments)
-            self.step = int(saved["step"])
-            self.record = saved["record"]
+            self._take_up(self._read())
 
     def optimise(self, loss: Tensor, schedule: Schedule) -> None:
         """Take one optimiser step, and save when it is time."""
@@ -125,6 +116,37 @@ class TrainingState:
         }
         aside = self.path.with_suffix(".part")
         with disk_errors(str(self.path)):
-            torch.save(document, aside)
+            with open(aside, "wb") as stream:
+                torch.save(document, stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # after a power cut, a file renamed before it was on the disk may be empty
             os.replace(aside, self.path)
         self._saved_at = time.monotonic()
+
+    def _read(self) -> dict[str, Any]:
+        """Read what was saved. What is no state may be another program's file, so it is not simply replaced."""
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            if not PARTS <= saved.keys():
+                raise ValueError("parts are missing")
+        except Exception as error:  # torch.load fails in many ways on a foreign file; all mean the same to a user
+            raise RefSAMError(
+                "input",
+                f"'{self.path}' is no state of a training, or a damaged one; delete it, or start anew instead of "
+                "resuming.",
+            ) from error
+        document: dict[str, Any] = saved
+        return document
+
+    def _take_up(self, saved: dict[str, Any]) -> None:
+        if saved["settings"] != self._settings:
+            raise RefSAMError(
+                "input",
+                f"'{self.path}' was left by a run with other settings or data; use those, or start anew instead of "
+                "resuming.",
+            )
+        self._model.load_state_dict(saved["weights"], strict=False)
+        moments = saved["optimiser"]
+        self._optimiser.load_state_dict(enlarge(moments) if self._small else moments)
+        self.step = int(saved["step"])
+        self.record = saved["record"]

@@ -1,6 +1,7 @@
 """Training on a few small windows: what it changes, what it repeats, what it takes up again."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -70,6 +71,41 @@ def test_state_of_other_settings_is_refused(tmp_path):
     train(fresh_model(), tmp_path / "state.pt", EpisodeConfig(steps=1, batch=1, window=256))
     with pytest.raises(RefSAMError, match="other settings"):
         train(fresh_model(), tmp_path / "state.pt", EpisodeConfig(steps=2, batch=1, window=256))
+
+
+def begin(path):
+    state, model = TrainingState(path), torch.nn.Linear(2, 1)
+    state.begin(list(model.parameters()), model, 0.0, {"steps": 1})
+    return state
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "text", "parts missing", "no dictionary"])
+def test_a_damaged_or_foreign_state_is_named_and_stays(tmp_path, damage):
+    path = tmp_path / "a.state"
+    begin(path).save()
+    whole = path.read_bytes()
+    if damage == "parts missing":
+        torch.save({"settings": {"steps": 1}}, path)
+    elif damage == "no dictionary":
+        torch.save([1], path)
+    else:
+        path.write_bytes({"empty": b"", "cut off": whole[: len(whole) // 2], "text": b"my notes"}[damage])
+    content = path.read_bytes()
+    with pytest.raises(
+        RefSAMError, match=r"a\.state' is no state of a training, or a damaged one; delete it"
+    ) as caught:
+        begin(path)
+    assert caught.value.code == "input" and path.read_bytes() == content
+
+
+def test_a_state_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, done = tmp_path / "a.state", []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: done.append(("on the disk", path.exists(), os.fstat(number).st_size))
+    )
+    begin(path).save()
+    assert done == [("on the disk", False, path.stat().st_size)]
+    assert begin(path).step == 0
 
 
 def test_pretraining_lowers_its_loss(tmp_path):
