@@ -142,6 +142,21 @@ class RasterPlace:
         return self._raster.read(Window(column, row, side, side))
 
 
+def without_repeats(rasters: Sequence[str], reporter: Reporter) -> list[str]:
+    """Return the paths without those of a file that is named before: it would be a scene to train and one to validate.
+
+    Args:
+        rasters: Paths.
+        reporter: Hears how many were left out.
+    """
+    first: dict[str, str] = {}
+    for path in rasters:
+        first.setdefault(os.path.realpath(path), path)
+    if repeats := len(rasters) - len(first):
+        reporter.log(f"Rasters that are given more than once are used once ({repeats} left out).")
+    return list(first.values())
+
+
 def read_raster_places(
     rasters: Sequence[str],
     labels: str,
@@ -156,7 +171,7 @@ def read_raster_places(
     Four rasters or more are a scene each; fewer are parted into about nine blocks in all.
 
     Args:
-        rasters: Paths.
+        rasters: Paths, each of another file.
         labels: Vector data set of class polygons over them.
         class_field: Its attribute that holds the class; ``None`` when all are one class.
         bands: As in `RasterSource`.

@@ -27,7 +27,7 @@ from ..runner import Loader
 from .calibrate import calibrate, calibration_episodes
 from .curve import draw_curve
 from .episodes import EpisodeConfig, Episodes
-from .raster_places import RasterPlace, read_raster_places
+from .raster_places import RasterPlace, read_raster_places, without_repeats
 from .sources import TEST_CLASSES, FolderPlace, read_places
 from .split import split_places
 from .state import TrainingState
@@ -269,11 +269,12 @@ def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
     scenes: list[Scene] = []
     identity: list[Any] = [job.folder, job.generated]
     if job.rasters:
+        rasters = without_repeats(job.rasters, reporter)
         places, polygons = read_raster_places(
-            job.rasters, str(job.labels), job.class_field, job.bands, job.stretch, reporter
+            rasters, str(job.labels), job.class_field, job.bands, job.stretch, reporter
         )
         scenes += places
-        identity += [polygons.digest, [raster_identity(path) for path in job.rasters], job.bands, job.stretch]
+        identity += [polygons.digest, [raster_identity(path) for path in rasters], job.bands, job.stretch]
     if job.folder is not None:
         folder = Path(job.folder)
         scenes += [place for place in read_places(folder).values() if place.class_names()]

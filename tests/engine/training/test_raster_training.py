@@ -213,6 +213,17 @@ def test_a_state_of_other_data_is_refused_or_thrown_away(make_job, write_vector)
     assert run(make_job(**changed, resume=False))["steps"] == 2
 
 
+def test_a_raster_named_twice_is_learned_from_once(make_job, tmp_path):
+    """It would validate what it has trained."""
+    once = make_job(steps=1)
+    link = tmp_path / "linked.tif"
+    link.symlink_to(once.rasters[0])
+    recorder = Recorder()
+    twice = make_job("repeated", steps=1, rasters=(*once.rasters, str(link), *once.rasters, *once.rasters))
+    assert run(twice, recorder)["scenes"] == run(once)["scenes"]
+    assert "Rasters that are given more than once are used once (3 left out)." in recorder.messages
+
+
 def test_too_few_scenes_to_validate_is_said(make_job, write_raster, write_vector):
     raster = write_raster(painted(120, 120, [(slice(50, 70), slice(50, 70), RED)]), "small.tif")
     labels = write_vector([shapely.box(*(HALF_METRE * (50, 50)), *(HALF_METRE * (70, 70)))], "one.gpkg")
