@@ -62,7 +62,11 @@ def load_sam(options: ModelOptions) -> nn.Module:
 
 
 def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
-    """Put trained prompt encoder and adapters around a SAM; in adapters older than the blend, it is as it starts."""
+    """Put trained prompt encoder and adapters around a SAM; in adapters older than the blend, it is as it starts.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when the file is missing, foreign or damaged, or does not fit the SAM.
+    """
     require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -76,6 +80,14 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
         raise RefSAMError(
             "checkpoint", f"'{path}' was written by another version of RefSAM; update RefSAM or train it again."
         ) from error
+    if any(name.startswith("sam.") for name in state):
+        raise RefSAMError(
+            "checkpoint", f"'{path}' holds weights of SAM itself, which adapters must leave alone; choose another file."
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise RefSAMError(
+            "checkpoint", f"'{path}' holds weights that are no finite numbers; train it again or choose another file."
+        )
     model = ViRefSAM(sam, config)
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(("sam.", "blend."))}
     _load_strictly(model, {**kept, **state}, path, "this SAM model's adapters")

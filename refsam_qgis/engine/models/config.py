@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from types import NoneType
+
+from .sam import CHANNELS
+
+MOST = 4096
+"""Largest count or width, far more than makes sense; a damaged file may ask for more than there is memory."""
+LEAST = {
+    "background_cells": 1,
+    "queries": 1,
+    "heads": 1,
+    "adapter_width": 1,
+    "positive_points": 0,
+    "negative_points": 0,
+}
+"""Smallest of each of them."""
+DIVERSITIES = ("squared", "cosine")
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,9 @@ class ViRefSAMConfig:
         position_code: Show each adapter the prototype that a position is assigned to, G_n of method Eq. 6.
         feature_block: Encoder block, counted from 0, whose tokens prototypes and prompt encoder look at, through SAM's
             neck; ``None`` for the image embedding.
+
+    Raises:
+        ValueError: If a value is of another type than its default, or no such value makes sense for any SAM.
     """
 
     background_cells: int = 5
@@ -41,3 +61,15 @@ class ViRefSAMConfig:
     adapted_blocks: str = "all"
     position_code: bool = True
     feature_block: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            kind = type(field.default)
+            allowed = {float: (float, int), NoneType: (NoneType, int)}.get(kind, (kind,))
+            if type(getattr(self, field.name)) not in allowed:  # not isinstance: to it, True is a number
+                raise ValueError(f"{field.name} is of another type")
+        counts = all(least <= getattr(self, name) <= MOST for name, least in LEAST.items())
+        if not counts or CHANNELS % self.heads or not 0 < self.sharpness < math.inf:
+            raise ValueError("a number is out of range")
+        if self.diversity not in DIVERSITIES:
+            raise ValueError("the diversity is unknown")

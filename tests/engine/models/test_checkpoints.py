@@ -94,6 +94,49 @@ def test_adapters_of_a_later_version_are_explained(sam, tmp_path, config):
         checkpoints.load_adapters(sam, path)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"adapter_width": "64"}, {"adapter_width": -3}, {"adapter_width": 64.0}, {"queries": 10**12}, {"heads": 7},
+        {"heads": 0}, {"background_cells": 0}, {"positive_points": True}, {"sharpness": "hot"},
+        {"sharpness": float("nan")}, {"diversity": "any"}, {"adapted_blocks": 3}, {"feature_block": "last"},
+        {"object_queries": None},
+    ],
+)  # fmt: skip
+def test_a_configuration_that_makes_no_sense_is_explained(sam, tmp_path, wrong):
+    path = tmp_path / "odd.safetensors"
+    checkpoints.save_weights(ViRefSAM(sam).trainable_state(), path, {"config": json.dumps(wrong)})
+    with pytest.raises(RefSAMError, match=r"odd\.safetensors' was written by another version") as caught:
+        checkpoints.load_adapters(sam, path)
+    assert caught.value.code == "checkpoint"
+
+
+def test_whole_numbers_may_stand_for_others(sam, tmp_path):
+    path = tmp_path / "whole.safetensors"
+    checkpoints.save_weights(ViRefSAM(sam).trainable_state(), path, {"config": '{"sharpness": 20}'})
+    assert checkpoints.load_adapters(sam, path).config == ViRefSAMConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("vcp.queries", float("nan"), "no finite numbers; train it again"),
+        ("vcp.queries", float("inf"), "no finite numbers; train it again"),
+        ("sam.mask_decoder.iou_token.weight", 0.0, "weights of SAM itself"),
+    ],
+)
+def test_adapters_that_would_spoil_answers_are_refused(sam, tmp_path, name, value, told):
+    model = ViRefSAM(sam)
+    before = sam.mask_decoder.iou_token.weight.clone()
+    state = {**model.trainable_state(), name: torch.full_like(model.state_dict()[name], value)}
+    path = tmp_path / "spoilt.safetensors"
+    checkpoints.save_weights(state, path, checkpoints.adapters_metadata(model.config))
+    with pytest.raises(RefSAMError, match=told) as caught:
+        checkpoints.load_adapters(sam, path)
+    assert caught.value.code == "checkpoint" and "spoilt.safetensors" in str(caught.value)
+    assert torch.equal(sam.mask_decoder.iou_token.weight, before)
+
+
 def test_adapters_from_before_the_blend_load_with_its_start(sam, tmp_path):
     model = ViRefSAM(sam)
     start = {name: value.clone() for name, value in model.blend.state_dict().items()}
