@@ -26,6 +26,7 @@ from .models.weight_files import describe_model
 from .rasters.outputs import OutputFiles, disk_errors
 from .rasters.source import RasterSource
 from .rasters.writers import merge_polygons
+from .references.bands import bands_of_examples
 from .runner import Loader, load_from_disk
 
 if TYPE_CHECKING:  # torch is imported when there is something to do
@@ -59,6 +60,11 @@ class _Task:
     status: str = "to do"
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def band_count(self) -> int:
+        """How many bands it has."""
+        return len(self.identity["dtypes"])
 
     def fail(self, error: RefSAMError, reporter: Reporter) -> None:
         """Note why it failed."""
@@ -114,7 +120,6 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
         "references": references,
         "model": {k: v for k, v in describe_model(job.model).items() if k not in ("checkpoint", "adapters")},
         "raster": asdict(job.raster),
-        "bands_of_references": _default_raster(job, rasters) == job.references.raster,
         "polygons": asdict(job.polygons),
         "threshold": job.threshold,
         "separate": job.separate,
@@ -128,7 +133,8 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
         except RefSAMError as error:
             task.fail(error, reporter)
             continue
-        task.fingerprint = fingerprint({**common, "input": task.identity})
+        bands = _bands_of_examples(job, references, task)
+        task.fingerprint = fingerprint({**common, "bands_of_examples": bands, "input": task.identity})
     parts = _parts_read(job, [task.identity for task in tasks] + [references.get("raster") or {}])
     for task in tasks:
         if task.status == "to do" and not job.redo:
@@ -139,6 +145,13 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
             except RefSAMError as error:
                 task.fail(error, reporter)
     return tasks
+
+
+def _bands_of_examples(job: FolderJob, references: dict[str, Any], task: _Task) -> tuple[int, ...] | None:
+    """Return in which bands the examples are read for a raster, as a session does it."""
+    if (raster := references.get("raster")) is None:
+        return None
+    return bands_of_examples(job.raster.bands, task.band_count, len(raster["dtypes"]))
 
 
 def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
@@ -196,11 +209,13 @@ def _segment(job: FolderJob, tasks: list[_Task], reporter: Reporter, load: Loade
     from .session import Session
 
     to_do = [task for task in tasks if task.status == "to do"]
-    default_raster = _default_raster(job, [task.raster for task in tasks])
+    readable = [task for task in to_do if max(job.raster.bands or (1,)) <= task.band_count]
     reporter.progress(SEARCHED, "Reading references")
+    default_raster = to_do[0].raster.path  # never asked for: marks of a folder job name their raster
     session = Session(job.references, default_raster, job.raster, job.model, load, reporter)
     with interruptible(reporter):
-        session.references(None)
+        if readable:  # examples that cannot be used stop the run; bands that a raster lacks are its own failure
+            session.references(session.showing(readable[0].band_count))
         reporter.progress(SEARCHED, "Loading the model")
         check_cancelled(reporter)
         _ = session.model
@@ -271,14 +286,6 @@ def _remember_failure(task: _Task) -> None:
         with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
             json.dump(report, stream, ensure_ascii=False, indent=2)
         outputs.commit()
-
-
-def _default_raster(job: FolderJob, rasters: list[FolderRaster]) -> str:
-    """The raster whose bands the job's are: that of the examples if it is searched too, else any searched one."""
-    own = job.references.raster
-    if own is not None and os.path.realpath(own) in {os.path.realpath(raster.path) for raster in rasters}:
-        return own
-    return rasters[0].path
 
 
 class _Part:

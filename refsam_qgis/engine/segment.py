@@ -37,7 +37,7 @@ from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
 from .rasters.parts import files_of
 from .rasters.separate import separate_touching
-from .rasters.source import CACHE_BYTES, RasterSource
+from .rasters.source import CACHE_BYTES, RasterSource, count_bands
 from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
@@ -50,7 +50,7 @@ from .rasters.writers import (
 from .references.gather import ReferenceSet
 from .report import Clock, describe_device, describe_input, write_report
 from .runner import Loader, load_from_disk
-from .session import Session
+from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
 
 MIN_TILE, MAX_TILE = 64, 8192
@@ -130,8 +130,8 @@ def segment_raster(
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading references")
         with clock.stage("references"):
-            side, ground_size = _tile_side(job, raster, session, reporter)
-            references = session.references(ground_size)
+            side, showing = _tile_side(job, raster, session, reporter)
+            references = session.references(showing)
         check_cancelled(reporter)
         reporter.progress(LOADED / 3, "Loading the model")
         with clock.stage("model"):
@@ -139,8 +139,8 @@ def segment_raster(
         check_cancelled(reporter)
         reporter.progress(LOADED * 2 / 3, "Looking at the references")
         with clock.stage("descriptions"), torch.inference_mode():
-            described = session.described(ground_size)
-        job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
+            described = session.described(showing)
+        job = replace(job, polygons=session.polygon_options(job.polygons, showing))
         grid = TileGrid(raster.width, raster.height, side, round(side * job.raster.overlap / 100))
         key = _journal_key(raster, grid, references, job.model, model)
         with (
@@ -149,7 +149,7 @@ def segment_raster(
         ):
             run = _TileRun(raster, grid, window, journal, encodings, reporter)
             answers = TileAnswers(
-                described, journal, encodings, partial(session.described_on_cpu, ground_size), reporter.log
+                described, journal, encodings, partial(session.described_on_cpu, showing), reporter.log
             )
             with clock.stage("tiles"):
                 found = run.segment(answers, len(described.classes), references, outputs, extent, job)
@@ -324,23 +324,24 @@ class _TileRun:
         return TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
-def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, float | None]:
+def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, Showing]:
     """Choose the side of the tiles and the ground size of the chips so that both are equal on the ground.
 
     Returns:
-        The side in pixels, and the ground size to ask for; ``None`` for that of the examples themselves.
+        The side in pixels, and how the examples are shown.
     """
+    showing = session.showing(count_bands(raster.path))
     if job.raster.tile_size:
-        return job.raster.tile_size, job.raster.tile_size * raster.gsd
-    wanted = round(session.references(None).chip_ground_size / raster.gsd)
+        return job.raster.tile_size, showing._replace(ground_size=job.raster.tile_size * raster.gsd)
+    wanted = round(session.references(showing).chip_ground_size / raster.gsd)
     side = min(max(wanted, MIN_TILE), MAX_TILE)
     if side == wanted:
-        return side, None
+        return side, showing
     reporter.log(
         f"The examples ask for tiles of {wanted} pixels; {side} are used. Check that they show what the input's "
         "resolution can show."
     )
-    return side, side * raster.gsd
+    return side, showing._replace(ground_size=side * raster.gsd)
 
 
 def _journal_key(

@@ -552,3 +552,29 @@ def test_a_raster_that_is_also_the_reference_is_read_in_the_bands_asked_for(tmp_
     for name in ("own", "other"):
         with rasterio.open(tmp_path / "out" / f"{name}.tif") as mask:
             assert (mask.read(1)[155:185, 105:135] == 1).all()
+
+
+@pytest.mark.parametrize("bands", [(4, 1, 2), (3, 1, 2)])
+def test_a_raster_of_other_bands_in_first_place_spoils_no_other(tmp_path, write_raster, write_vector, bands):
+    """The picture is in the bands asked for; what is in the first three alone is none of the examples."""
+
+    def four(seed):
+        image = np.random.default_rng(seed).integers(0, 256, (4, 260, 260), dtype=np.uint8)
+        image[[band - 1 for band in bands]] = scene(seed)
+        return image
+
+    marked = write_raster(four(1), "examples/where.tif", photometric="minisblack")
+    write_raster(four(2), "in/b.tif", photometric="minisblack")
+    source = ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)]), marked)
+    reading = RasterOptions(bands=bands, tile_size=128)
+    alone = FolderJob(source, str(tmp_path / "alone"), folder=str(tmp_path / "in"), raster=reading)
+    run_folder(alone, Recorder(), Loads())
+    write_raster(scene(3), "in/a.tif")
+    both = FolderJob(source, str(tmp_path / "both"), folder=str(tmp_path / "in"), raster=reading)
+    result = run_folder(both, Recorder(), Loads())
+    lacks = 4 in bands
+    assert (result["done"], result["failed"]) == (1 if lacks else 2, lacks)
+    assert (tmp_path / "both" / "b.tif").read_bytes() == (tmp_path / "alone" / "b.tif").read_bytes()
+    with rasterio.open(tmp_path / "both" / "b.tif") as mask:
+        assert (mask.read(1)[155:185, 105:135] == 1).all()
+    assert run_folder(alone, Recorder(), Loads())["skipped"] == 1

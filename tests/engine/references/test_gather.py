@@ -164,9 +164,8 @@ def test_numbers_are_classes_by_value(write_raster, write_vector, scene):
 def test_another_reference_raster(write_raster, write_vector, scene):
     reference = write_raster(scene[::-1, ::2, ::2], "снимок образца.tif", transform=from_origin(320000, 2790000, 1, 1))
     target = write_raster(np.zeros((4, 50, 50), np.uint8), "target.tif")
-    found = gather_references(
-        ReferenceSource(write_vector(squares((100, 100))), reference), target, (3, 3, 3), "auto", Recorder()
-    )
+    source = ReferenceSource(write_vector(squares((100, 100))), reference)
+    found = gather_references(source, target, None, "auto", Recorder())
     assert found.gsd == pytest.approx(1, rel=1e-3)
     image = found.classes[0].shots.images[0].permute(1, 2, 0)
     assert (image[found.classes[0].shots.masks[0] == FOREGROUND].numpy() == RED[::-1]).all()
@@ -280,22 +279,3 @@ def test_units_that_touch_are_objects_of_their_own(write_raster, write_vector, s
 def test_a_scribble_is_as_large_as_it_is_drawn(write_raster, write_vector, scene):
     stroke = on_map(LineString([(100, 110), (120, 110)]))
     assert 0 < read(write_raster(scene), write_vector([stroke])).typical_example < 20 * 5 * 0.5**2
-
-
-@pytest.mark.parametrize(("count", "same"), [(4, True), (5, False)])
-def test_bands_are_also_those_of_another_raster_with_as_many(write_raster, write_vector, scene, count, same):
-    searched = write_raster(np.zeros((4, 60, 60), np.uint8), "searched.tif")
-    marked = write_raster(np.concatenate([scene, scene[: count - 3]]), "marked.tif")
-    recorder = Recorder()
-    source = ReferenceSource(write_vector(squares((100, 100))), raster=marked)
-    found = gather_references(source, searched, (3, 2, 1), "auto", recorder)
-    reds = (found.classes[0].shots.images[0].numpy() == np.array(RED[::-1] if same else RED)[:, None, None]).all(axis=0)
-    assert reds.sum() == 800
-    told = [message for message in recorder.messages if "another number of bands" in message]
-    assert len(told) == (not same) and all("bands 3, 2, 1 are not taken" in message for message in told)
-
-
-def test_bands_do_not_depend_on_a_raster_that_cannot_be_read(tmp_path, write_raster, write_vector, scene):
-    source = ReferenceSource(write_vector(squares((100, 100))), raster=write_raster(scene, "marked.tif"))
-    found = gather_references(source, str(tmp_path / "damaged.tif"), (3, 2, 1), "auto", Recorder())
-    assert len(found.classes[0].shots.images) == 1
