@@ -360,7 +360,7 @@ def _merge(path: str, tasks: list[_Task], reporter: Reporter) -> None:
             reporter.progress(SEGMENTED + (1 - SEGMENTED) * number / len(finished), "Merging the polygons")
             yield task.raster.name, task.raster.polygons
 
-    merge_polygons(path, layers(), crs)
+    merge_polygons(path, layers(), crs, lambda source, reason: reporter.log(f"'{source}': {reason}"))
 
 
 def _write_failures(path: str, tasks: list[_Task]) -> None:

@@ -304,6 +304,19 @@ def test_rasters_in_another_crs_are_merged_in_the_first_ones(references, folder,
     assert any("CRS of 'a.tif'" in message for message in reporter.messages)
 
 
+def test_a_raster_on_a_grid_of_its_own_does_not_stop_the_merging(references, few, tmp_path, write_raster):
+    write_raster(scene(3), "in/site.tif", crs='LOCAL_CS["site",UNIT["metre",1]]')
+    reporter = Recorder()
+    asked = job(references, few, merged=str(tmp_path / "m.gpkg"), failures=str(tmp_path / "failed.csv"))
+    result = run_folder(asked, reporter, Loads())
+    assert (result["done"], result["failed"]) == (4, 1)
+    assert set(gpd.read_file(tmp_path / "m.gpkg")["source"]) == {"a.tif", "b 影.tif", "inner/b.TIFF"}
+    assert len(failures_of(tmp_path / "failed.csv")) == 1
+    assert any(
+        message.startswith("'site.tif': Nothing is known that leads from its CRS") for message in reporter.messages
+    )
+
+
 def test_nothing_that_matches_and_no_folder(references, folder):
     with pytest.raises(RefSAMError, match=r"No file in folder '.*in' matches '\*\.jp2'; change the pattern"):
         run_folder(job(references, folder, pattern="*.jp2", recursive=False), Recorder(), Loads())
