@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from .errors import RefSAMError
 from .job import ReferenceSource
 from .rasters.georeference import map_transform, open_raster
-from .rasters.parts import parts_of
+from .rasters.parts import on_disk, parts_of
 
 UNRELATED = (".aux.xml", ".ovr")
 """Endings of side files that programs add to a raster without changing it."""
@@ -26,10 +26,25 @@ def fingerprint(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def is_stamped(identity: dict[str, Any]) -> bool:
+    """Whether a raster would get another identity when it is changed.
+
+    Nobody can tell of what is no local file, such as an address in the web, nor of what names no file at all.
+
+    Args:
+        identity: As `raster_identity` returned it.
+    """
+    stamps = identity["files"]
+    return bool(stamps) and all(size is not None for _, size, _ in stamps)
+
+
 def file_stamp(path: str) -> list[Any]:
-    """Return path, size in bytes and modification time in nanoseconds; both ``None`` for what is no local file."""
+    """Return path, size in bytes and modification time in nanoseconds; both ``None`` for what is no local file.
+
+    For what lies in an archive they are those of the archive.
+    """
     try:
-        stat = os.stat(path)
+        stat = os.stat(on_disk(path))
     except OSError:
         return [path, None, None]
     return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]

@@ -18,7 +18,7 @@ from refsam_qgis import __version__
 from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
-from .fingerprint import fingerprint, raster_identity, references_identity
+from .fingerprint import fingerprint, is_stamped, raster_identity, references_identity
 from .folder_rasters import FolderRaster, find_rasters
 from .folder_results import check_results, read_report
 from .job import FolderJob, SegmentJob, SegmentOutputs
@@ -49,6 +49,7 @@ class _Task:
         raster: The raster.
         identity: What tells its content from any other; empty when it cannot be opened.
         fingerprint: Digest of all that its results depend on.
+        is_known: Whether the fingerprint would be another one if the raster, or that of the examples, was changed.
         status: ``to do``, ``done``, ``skipped`` (nothing had changed) or ``failed``.
         reason: Why it failed.
         result: Of the job that was done for it, now or earlier.
@@ -57,6 +58,7 @@ class _Task:
     raster: FolderRaster
     identity: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    is_known: bool = False
     status: str = "to do"
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
@@ -124,18 +126,16 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
         "threshold": job.threshold,
         "separate": job.separate,
     }
+    examples = references.get("raster")
     tasks = [_Task(raster) for raster in rasters]
     for number, task in enumerate(tasks):
         check_cancelled(reporter)
         reporter.progress(SEARCHED * number / len(tasks), "Looking for changes")
         try:
-            task.identity = raster_identity(task.raster.path)
+            _identify(job, task, examples, common)
         except RefSAMError as error:
             task.fail(error, reporter)
-            continue
-        bands = _bands_of_examples(job, references, task)
-        task.fingerprint = fingerprint({**common, "bands_of_examples": bands, "input": task.identity})
-    parts = _parts_read(job, [task.identity for task in tasks] + [references.get("raster") or {}])
+    parts = _parts_read(job, [task.identity for task in tasks] + [examples or {}])
     for task in tasks:
         if task.status == "to do" and not job.redo:
             _compare(job, task, reporter)
@@ -147,11 +147,15 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
     return tasks
 
 
-def _bands_of_examples(job: FolderJob, references: dict[str, Any], task: _Task) -> tuple[int, ...] | None:
-    """Return in which bands the examples are read for a raster, as a session does it."""
-    if (raster := references.get("raster")) is None:
-        return None
-    return bands_of_examples(job.raster.bands, task.band_count, len(raster["dtypes"]))
+def _identify(job: FolderJob, task: _Task, examples: dict[str, Any] | None, common: dict[str, Any]) -> None:
+    """Note what a raster is, and what its results depend on besides what all results do."""
+    task.identity = raster_identity(task.raster.path)
+    task.is_known = is_stamped(task.identity)
+    bands = None
+    if examples is not None:
+        task.is_known = task.is_known and is_stamped(examples)
+        bands = bands_of_examples(job.raster.bands, task.band_count, len(examples["dtypes"]))
+    task.fingerprint = fingerprint({**common, "bands_of_examples": bands, "input": task.identity})
 
 
 def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
@@ -176,7 +180,7 @@ def _compare(job: FolderJob, task: _Task, reporter: Reporter) -> None:
             raise
         except RefSAMError:
             task.fail(RefSAMError("input", str(report["failure"])), reporter)
-    elif _are_whole(job, task.raster, report):
+    elif task.is_known and _are_whole(job, task.raster, report):
         task.status, task.result = "skipped", report["result"]
 
 

@@ -25,7 +25,7 @@ from refsam_qgis import __version__
 from .background import consumer
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_stamped
 from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
@@ -346,12 +346,15 @@ def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter
 
 def _journal_key(
     raster: RasterSource, grid: TileGrid, references: ReferenceSet, options: ModelOptions, model: ReferenceSegmenter
-) -> str:
-    """Digest all that the network's answer on a tile depends on."""
+) -> str | None:
+    """Digest all that the network's answer on a tile depends on; ``None`` where it might change unnoticed."""
+    source = describe_input(raster)
+    if not is_stamped(source):
+        return None
     weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
-            "input": describe_input(raster),
+            "input": source,
             "tiles": [grid.side, grid.overlap],
             "references": references.digest,
             "model": [type(model).__qualname__, weights],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import geopandas as gpd
@@ -197,6 +198,14 @@ def test_a_cancelled_run_goes_on_where_it_stopped(write_raster, outputs, model):
     assert result["tiles_kept"] == 4 and result["tiles"] == 2 and len(model.encoded) == 7
     assert Path(outputs.mask).read_bytes() == whole[0]
     assert gpd.read_file(outputs.polygons).equals(whole[1])
+
+
+def test_no_tile_is_kept_of_a_raster_that_might_change_unnoticed(write_raster, outputs, model, private_home):
+    image, _ = scattered(180, 220)
+    raster = write_raster(image)
+    with pytest.raises(JobCancelled, match="no output was written"):
+        run(f"/vsisubfile/0_{os.path.getsize(raster)},{raster}", outputs, Recorder(cancel_after=4 * 14 + 8))
+    assert model.encoded and not list(private_home.glob("journals/*"))
 
 
 def test_outputs_may_not_be_inputs(write_raster, write_virtual, model):

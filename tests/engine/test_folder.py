@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import geopandas as gpd
@@ -191,6 +192,34 @@ def test_what_did_not_change_is_not_done_again(references, few, tmp_path):
         stream.write(bytes(100))  # somebody added to it
     result = run_folder(job(copied_marks(references, tmp_path), few), Recorder(), load)
     assert (result["done"], result["skipped"], load.count) == (0, 3, 0)
+
+
+def test_what_lies_in_an_archive_is_done_again_when_it_changed(references, few, tmp_path):
+    def pack(raster):
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as packing:
+            packing.write(raster, "a.tif")
+
+    asked = FolderJob(
+        references, str(tmp_path / "out"), inputs=(f"/vsizip/{tmp_path / 'all.zip'}/a.tif",), raster=READING
+    )
+    pack(few / "a.tif")
+    assert [run_folder(asked, Recorder(), Loads())["done"] for _ in range(2)] == [1, 0]
+    pack(few / "b 影.tif")
+    assert run_folder(asked, Recorder(), Loads())["done"] == 1
+
+
+@pytest.mark.parametrize("whose", ["its own", "the examples'"])
+def test_what_might_change_unnoticed_is_done_each_time(references, few, tmp_path, whose):
+    def hidden(raster):
+        return f"/vsisubfile/0_{os.path.getsize(raster)},{raster}"
+
+    raster = str(few / "a.tif")
+    if whose == "its own":
+        raster = hidden(raster)
+    else:
+        references = ReferenceSource(references.vector, hidden(references.raster))
+    asked = FolderJob(references, str(tmp_path / "out"), inputs=(raster,), raster=READING)
+    assert [run_folder(asked, Recorder(), Loads())["done"] for _ in range(2)] == [1, 1]
 
 
 def touch(folder):

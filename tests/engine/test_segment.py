@@ -425,6 +425,12 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(wide, outputs, private_home):
     assert list((private_home / "journals").iterdir()) == []
 
 
+def test_no_tile_is_kept_of_a_raster_that_might_change_unnoticed(wide, outputs, private_home):
+    raster, marks = wide
+    told = cancelled_run(f"/vsisubfile/0_{os.path.getsize(raster)},{raster}", marks, outputs, 9)
+    assert told == "The run was cancelled; no output was written." and not list(private_home.glob("journals/*"))
+
+
 def test_a_changed_threshold_extent_or_output_goes_on_too(wide, outputs):
     raster, marks = wide
     cancelled_run(raster, marks, outputs, 9, threshold=0.9)
