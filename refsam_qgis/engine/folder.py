@@ -20,7 +20,7 @@ from .events import Reporter, check_cancelled
 from .failures import explain
 from .fingerprint import fingerprint, is_stamped, raster_identity, references_identity
 from .folder_rasters import FolderRaster, find_rasters
-from .folder_results import check_results, read_report
+from .folder_results import check_results, discard, earlier_results, read_report
 from .job import FolderJob, SegmentJob, SegmentOutputs
 from .models.weight_files import describe_model
 from .rasters.outputs import OutputFiles, disk_errors
@@ -53,6 +53,7 @@ class _Task:
         status: ``to do``, ``done``, ``skipped`` (nothing had changed) or ``failed``.
         reason: Why it failed.
         result: Of the job that was done for it, now or earlier.
+        earlier: Results of an earlier run, which go when there is a newer report without them.
     """
 
     raster: FolderRaster
@@ -62,6 +63,7 @@ class _Task:
     status: str = "to do"
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
+    earlier: list[str] = field(default_factory=list)
 
     @property
     def band_count(self) -> int:
@@ -142,6 +144,7 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
         if task.status == "to do":
             try:
                 check_results(task.raster, job.probability, parts)
+                task.earlier = earlier_results(task.raster, parts)
             except RefSAMError as error:
                 task.fail(error, reporter)
     return tasks
@@ -263,6 +266,7 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
             {"source": raster.name, "fingerprint": task.fingerprint},
         )
         task.status = "done"
+        discard(set(task.earlier) - set(task.result["outputs"].values()), reporter)
     except JobCancelled:
         raise
     except Exception as error:
@@ -274,6 +278,7 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
             raise failure from error
         task.fail(failure, reporter)
         if failure.code == "input":
+            discard(task.earlier, reporter)
             _remember_failure(task)
 
 

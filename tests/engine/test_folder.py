@@ -461,6 +461,75 @@ def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo)
     assert run_folder(asked, Recorder(), Loads())["failed"] == 1
 
 
+def damage(raster):
+    """Its head stays, so it opens; its pixels cannot be read."""
+    size = os.path.getsize(raster)
+    with open(raster, "r+b") as stream:
+        stream.truncate(size // 2)
+
+
+def test_a_raster_that_fails_keeps_no_results_of_its_earlier_content(references, few, tmp_path):
+    asked = job(references, few, probability=True)
+    run_folder(asked, Recorder(), Loads())
+    out = tmp_path / "out"
+    for name in ("a.tif.ovr", "a.qml", "a_notes.tif"):
+        (out / name).touch()
+    others = snapshot(out / "inner")
+    damage(few / "a.tif")
+    reporter = Recorder()
+    result = run_folder(asked, reporter, Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (0, 2, 2)
+    assert sorted(path.name for path in out.glob("a*")) == ["a.json", "a.qml", "a_notes.tif"]
+    assert "failure" in json.loads((out / "a.json").read_text(encoding="utf-8"))
+    assert snapshot(out / "inner") == others and len(list(out.glob("b*"))) == 4
+    assert sum("of an earlier run is deleted" in message for message in reporter.messages) == 3
+
+
+def test_probabilities_of_earlier_content_do_not_stay_beside_newer_results(references, few, tmp_path):
+    run_folder(job(references, few, probability=True), Recorder(), Loads())
+    os.utime(few / "a.tif", (1, 1))
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"]) == (1, 2)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.glob("a*")) == ["a.gpkg", "a.json", "a.tif"]
+    assert (out / "b 影_probability.tif").exists()  # of what did not change
+
+
+@pytest.mark.parametrize("whose", ["another one's", "the user's", "no file of the report's"])
+def test_what_refsam_did_not_write_stays_when_a_raster_fails(references, few, tmp_path, write_virtual, whose):
+    asked = job(references, few, probability=whose != "no file of the report's", pattern="*.tif;*.vrt")
+    run_folder(asked, Recorder(), Loads())
+    theirs = tmp_path / "out" / "a_probability.tif"
+    if whose == "another one's":  # the part of a raster that is read
+        write_virtual(str(theirs), "in/z.vrt", (1, 260, 260))
+    elif whose == "the user's":
+        shutil.copy(few / "b 影.tif", theirs)
+    else:
+        shutil.copy(tmp_path / "out" / "a.tif", theirs)
+    content = theirs.read_bytes()
+    damage(few / "a.tif")
+    run_folder(job(references, few, pattern="*.tif;*.vrt"), Recorder(), Loads())
+    assert theirs.read_bytes() == content and not (tmp_path / "out" / "a.tif").exists()
+
+
+def test_a_result_that_is_held_stays_and_is_told(references, few, tmp_path, monkeypatch):
+    asked = job(references, few)
+    run_folder(asked, Recorder(), Loads())
+    damage(few / "a.tif")
+    held, unlink = tmp_path / "out" / "a.gpkg", Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path == held:
+            raise PermissionError(13, "held", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr("refsam_qgis.engine.folder_results.Path.unlink", refuse)
+    reporter = Recorder()
+    assert run_folder(asked, reporter, Loads())["failed"] == 2
+    assert held.exists() and not (tmp_path / "out" / "a.tif").exists()
+    assert any(f"'{held}' of an earlier run is out of date and cannot" in message for message in reporter.messages)
+
+
 @pytest.mark.parametrize("lost", [("json",), ("json", "tif"), ("json", "gpkg")])
 def test_results_without_their_report_are_replaced(references, few, tmp_path, lost):
     """As a run leaves them that is killed before all results have their names."""
