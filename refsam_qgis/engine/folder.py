@@ -238,6 +238,7 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
                 threshold=job.threshold,
                 separate=job.separate,
                 keep_encodings=False,  # a folder would fill the disk with what is seldom asked for again
+                origin=job.origin,
             ),
             session,
             reporter,

@@ -183,13 +183,14 @@ def copied_marks(references, tmp_path):
 
 
 def test_what_did_not_change_is_not_done_again(references, few, tmp_path):
-    run_folder(job(references, few), Recorder(), Loads())
+    run_folder(job(references, few, origin="a command"), Recorder(), Loads())
+    assert json.loads((tmp_path / "out" / "a.json").read_text(encoding="utf-8"))["job"]["origin"] == "a command"
     load = Loads()
     for raster in few.glob("[ab]*.tif"):
         Path(f"{raster}.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # as QGIS leaves behind
     with open(tmp_path / "out" / "a.gpkg", "ab") as stream:
         stream.write(bytes(100))  # somebody added to it
-    result = run_folder(job(copied_marks(references, tmp_path), few), Recorder(), load)
+    result = run_folder(job(copied_marks(references, tmp_path), few, origin="another command"), Recorder(), load)
     assert (result["done"], result["skipped"], load.count) == (0, 3, 0)
 
 

@@ -22,7 +22,8 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from refsam_qgis.algorithms import files
+from refsam_qgis.algorithms import files, origin
+from refsam_qgis.algorithms.values import Values
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 
 from .conftest import write_found
@@ -160,6 +161,30 @@ def test_filtered_features_are_left_out(segment, jobs, references_path):
     assert layer.setSubsetString("key = 1")
     segment(REFERENCES=layer)
     assert len(features_of(jobs[0].references.vector)) == 1
+
+
+def test_the_job_says_what_repeats_it(segment, jobs, raster, references_path, context, tmp_path):
+    layer = QgsVectorLayer(references_path, "filtered", "ogr")
+    assert layer.setSubsetString("key = 1")
+    layer.selectAll()
+    QgsProject.instance().addMapLayer(layer, False)
+    context.setProject(QgsProject.instance())
+    examples = QgsProcessingFeatureSourceDefinition(layer.id(), selectedFeaturesOnly=True)
+    segment(REFERENCES=examples, OUTPUT=str(tmp_path / "found.gpkg"), THRESHOLD=0.4)
+    origin = jobs[0].origin
+    assert origin.startswith('processing.run("refsam:segmentbyreference", {')
+    assert f"'{references_path}|subset=key = 1', selectedFeaturesOnly=True" in origin
+    for said in (f"'INPUT':'{raster.source()}'", "'THRESHOLD':0.4", f"'OUTPUT':'{tmp_path / 'found.gpkg'}'"):
+        assert said in origin
+
+
+@pytest.mark.parametrize("password", ["password=se#cret ", "password='se cr\\'e\\\\t' ", ""])
+def test_no_password_is_told(algorithm, raster, context, password):
+    target = f"postgres:dbname='city' host=h user='me' {password}sslmode=disable table=\"s\".\"t\" (geom)"
+    command = origin.command_of(Values(algorithm, {"INPUT": raster, "OUTPUT": target}, context))
+    assert (
+        "cr" not in command.replace(raster.source(), "") and "user=" in command and "sslmode=disable table" in command
+    )
 
 
 def test_the_copy_of_the_examples_carries_their_layers_name(segment, jobs, references):
