@@ -2,6 +2,7 @@
 
 import pytest
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsCoordinateTransformContext,
@@ -17,6 +18,7 @@ from qgis.core import (
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterRasterLayer,
     QgsProject,
+    QgsProperty,
     QgsRasterLayer,
     QgsVectorFileWriter,
     QgsVectorLayer,
@@ -129,6 +131,26 @@ def test_every_parameter_reaches_the_job(segment, jobs, raster, references, tmp_
     assert (job.outputs.probability, job.outputs.report) == (str(tmp_path / "p.tif"), str(tmp_path / "r.json"))
     assert [f[job.references.class_field] for f in features_of(job.references.vector)] == ["blue square"] * 2
     assert len(features_of(job.references.negatives)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "area"),
+    [
+        (None, None),
+        (NULL, None),
+        ("", None),
+        (0, 0.0),
+        ("2.5", 2.5),
+        (QgsProperty.fromExpression("NULL"), None),
+        (QgsProperty.fromExpression("to_real(NULL)"), None),
+        (QgsProperty.fromExpression("0"), 0.0),
+        (QgsProperty.fromExpression("1 + 1.5"), 2.5),
+        (QgsProperty.fromField("missing"), None),
+    ],
+)
+def test_a_smallest_area_that_comes_to_nothing_is_not_given(segment, jobs, value, area):
+    segment(MIN_AREA=value)
+    assert jobs[0].polygons.min_area == area
 
 
 def test_a_reference_set_replaces_the_examples(segment, jobs, refset_path):
