@@ -13,7 +13,9 @@ from qgis.core import (
     QgsMapLayer,
     QgsProcessing,
     QgsProcessingException,
+    QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
+    QgsProcessingUtils,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsVectorLayer,
@@ -112,6 +114,20 @@ def unusable_sink(values: Values) -> str:
         if not all(os.access(part, os.W_OK) for part in (path.parent, path) if part.exists()):
             return f"'{path}' may not be written; choose another place for {definition.name()}."
     return ""
+
+
+def warn_if_temporary(name: str, path: str, feedback: QgsProcessingFeedback) -> None:
+    """Say that a run cannot go on from an output, beside which the engine keeps how far it came.
+
+    Args:
+        name: Of the output.
+        path: Where it goes, a file or folder.
+        feedback: Is told.
+    """
+    if _plain(QgsProcessingUtils.tempFolder()) in _plain(path).parents:
+        feedback.pushWarning(
+            f"{name} is temporary; choose a place of your own if a cancelled run is to go on from there."
+        )
 
 
 def _input_places(values: Values, name: str, kind: str) -> list[_Place]:
