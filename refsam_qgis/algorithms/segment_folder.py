@@ -124,7 +124,10 @@ class SegmentFolder(RefSAMAlgorithm):
         )
         self.add(
             QgsProcessingParameterFeatureSink(self.OUTPUT, self.tr("All polygons"), VECTOR_POLYGON, optional=True),
-            self.tr("The objects found in all rasters, with attributes as of each raster and its name as 'source'."),
+            self.tr(
+                "The objects found in all rasters, with attributes as of each raster and its name as 'source'. Rasters "
+                "without a CRS are left out where others have one."
+            ),
         )
         self.add(
             QgsProcessingParameterFeatureSink(self.FAILURES, self.tr("Failures"), TABLE, optional=True),
@@ -188,7 +191,7 @@ class SegmentFolder(RefSAMAlgorithm):
             separate=decision.separate(values),
         )
         result = self.run_in_engine(job, feedback)
-        for row in result["failures"]:
+        for row in (*result["failures"], *result["not_merged"]):
             feedback.pushWarning(f"{row['source']}: {row['reason']}")
         found = None
         if merged is not None:

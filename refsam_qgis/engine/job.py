@@ -202,7 +202,8 @@ class FolderJob:
         pattern: File names searched for, such as ``*.tif``; several are separated by ``;``.
         recursive: Whether folders inside `folder` are searched too; results keep their relative folder.
         inputs: Rasters, instead of `folder`.
-        merged: GeoPackage of all polygons with their ``source``; ``None`` for none.
+        merged: GeoPackage of all polygons with their ``source``, in the CRS of the first raster that has one, without
+            those of rasters that have none; ``None`` for none.
         failures: CSV of the rasters that failed, with ``source`` and ``reason``; ``None`` for none.
         probability: Whether each raster gives ``STEM_probability.tif`` too.
         redo: Whether finished rasters are done again though nothing changed.

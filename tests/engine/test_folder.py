@@ -302,7 +302,33 @@ def test_rasters_in_another_crs_are_merged_in_the_first_ones(references, folder,
     assert layer.crs.to_epsg() == 32640 and alone.crs.to_epsg() == 32639
     moved = alone.to_crs(32640).geometry
     assert moved.geom_equals_exact(layer[layer["source"] == "b.tif"].geometry, 1e-6, align=False).all()
-    assert any("CRS of 'a.tif'" in message for message in reporter.messages)
+    said = (
+        "The merged polygons are in the CRS of 'a.tif'; those of rasters in another one (1) were transformed into it."
+    )
+    assert said in reporter.messages
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rasters_without_a_crs_are_not_merged_with_others(references, tmp_path, write_raster, first):
+    names = ("a.tif", "b.tif") if first else ("b.tif", "a.tif")
+    write_raster(scene(1), f"in/{names[0]}", crs=None)
+    write_raster(scene(2), f"in/{names[1]}")
+    write_raster(scene(3), "in/c.tif", crs="EPSG:32639", transform=from_origin(920000, 2795000, 0.5, 0.5))
+    reporter = Recorder()
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), reporter, Loads())
+    layer = gpd.read_file(tmp_path / "m.gpkg")
+    assert result["done"] == 3 and set(layer["source"]) == {names[1], "c.tif"} and layer.crs.to_epsg() == 32640
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == names[0] and "has no CRS" in left_out["reason"]
+    assert f"'{names[0]}': {left_out['reason']}" in reporter.messages
+    assert any("another one (1) were transformed" in message for message in reporter.messages)
+
+
+def test_rasters_without_a_crs_are_merged_with_their_like(references, tmp_path, write_raster):
+    for number in (1, 2):
+        write_raster(scene(number), f"in/{number}.tif", crs=None)
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), Recorder(), Loads())
+    assert len(gpd.read_file(tmp_path / "m.gpkg")) == result["object_count"] == 4 and result["not_merged"] == []
 
 
 def test_nothing_that_matches_and_no_folder(references, folder):

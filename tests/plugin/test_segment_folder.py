@@ -17,6 +17,8 @@ FOUND = {
 }  # fmt: skip
 FAILED = {"source": "b.tif", "reason": 'Raster "b.tif" is damaged, copy it again.'}
 
+LEFT_OUT = {"source": "c.tif", "reason": "It has no CRS."}
+
 
 @pytest.fixture
 def algorithm(provider):
@@ -30,7 +32,8 @@ def jobs(engine):
     def answer(job):
         if job.merged is not None:
             write_found(job.merged, [FOUND])
-        return {"done": 2, "skipped": 3, "failed": 1, "failures": [FAILED], "object_count": 1, "device": "cpu"}
+        return {"done": 2, "skipped": 3, "failed": 1, "failures": [FAILED], "not_merged": [LEFT_OUT], "object_count": 1,
+                "device": "cpu"}  # fmt: skip
 
     engine.answer = answer
     return engine.jobs
@@ -118,7 +121,8 @@ def test_polygons_and_failures_arrive(segment, jobs, feedback, raster, context, 
     assert {name: feature[name] for name in FOUND} == FOUND and layer.crs() == raster.crs()
     table, feature = row("FAILURES")
     assert {name: feature[name] for name in FAILED} == FAILED and not table.isSpatial()
-    assert f"{FAILED['source']}: {FAILED['reason']}" in feedback.warnings
+    told = [f"{row['source']}: {row['reason']}" for row in (FAILED, LEFT_OUT)]
+    assert feedback.warnings[1:] == told  # the first is about the temporary folder
 
 
 def test_the_layers_are_not_needed(segment, jobs):
