@@ -23,6 +23,7 @@ from ..host.engine import engine_python, shared_client
 from ..host.feedback import FeedbackReporter
 from ..host.qgis_compat import ADVANCED, DOUBLE
 from .files import overwritten_input, unreadable_raster, unusable_sink
+from .origin import command_of
 from .values import Values
 
 GROUPS = {
@@ -130,6 +131,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
             raise QgsProcessingException(sentence)
         try:
             self.prepare(values)
+            self._origin = command_of(values)
         except RefSAMError as error:
             raise QgsProcessingException(str(error)) from error
         return True
@@ -181,9 +183,12 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         self.add(parameter, help_text, advanced)
 
     def run_in_engine(self, job: Job, feedback: QgsProcessingFeedback) -> dict[str, Any]:
-        """Run `job` in the session's worker and return its result.
+        """Run `job`, with what it was made from, in the session's worker and return its result.
 
         Raises:
             RefSAMError: With the engine's sentence; `JobCancelled` when the user asked to stop.
         """
-        return shared_client().run(to_dict(job), FeedbackReporter(feedback))
+        document = to_dict(job)
+        if "origin" in document:
+            document["origin"] = self._origin
+        return shared_client().run(document, FeedbackReporter(feedback))

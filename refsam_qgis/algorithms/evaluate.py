@@ -182,7 +182,7 @@ class Evaluate(RefSAMAlgorithm):
             QgsProcessingParameterFileDestination(
                 self.REPORT, self.tr("Report"), self.tr("JSON files (*.json)"), optional=True, createByDefault=False
             ),
-            self.tr("Every figure, parameter and version."),
+            self.tr("Every figure, parameter and version, and the command that repeats the run in QGIS."),
         )
         for name, label in (
             (self.MIOU, self.tr("Mean IoU")),

@@ -106,7 +106,9 @@ class SegmentByReference(RefSAMAlgorithm):
             QgsProcessingParameterFileDestination(
                 self.REPORT, self.tr("Report"), self.tr("JSON files (*.json)"), optional=True, createByDefault=False
             ),
-            self.tr("Every parameter, version, digest, device and time of the run."),
+            self.tr(
+                "Every parameter, version, digest, device and time of the run, and the command that repeats it in QGIS."
+            ),
         )
         self.addOutput(QgsProcessingOutputNumber(self.OBJECT_COUNT, self.tr("Number of objects")))
         self.addOutput(QgsProcessingOutputString(self.DEVICE_USED, self.tr("Device used")))

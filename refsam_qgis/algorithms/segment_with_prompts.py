@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from qgis.core import (
-    QgsFileUtils,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
     QgsProcessingParameterRasterLayer,
-    QgsProcessingUtils,
     QgsRasterLayer,
 )
 
@@ -23,7 +21,7 @@ from .base import RefSAMAlgorithm
 from .files import not_a_file, raster_path
 from .parameters import model, polygons, raster
 from .values import Values
-from .vector_exchange import export_features
+from .vector_exchange import copy_path, export_features
 
 RESERVED = ("fid", "geom")
 """Attributes that a GeoPackage keeps for itself, in small letters."""
@@ -178,7 +176,7 @@ def _export(
     """Copy prompts to where the engine reads them, under the name of their layer; see `export_features`."""
     if source is None:
         return None
-    path = QgsProcessingUtils.generateTempFilename(f"{QgsFileUtils.stringToSafeFilename(source.sourceName())}.gpkg")
+    path = copy_path(source)
     kept = {_exported(field): field for field in fields if field}
     export_features(source, kept, path, values.context.transformContext(), feedback, "prompt")
     return path

@@ -37,6 +37,10 @@ COMMON_CAUSES = ("checkpoint", "environment", "memory", "disk")
 """Kinds of failure that the next raster would meet as well."""
 BLOCK = 1024
 """Side in pixels of the windows in which a raster that failed is read again."""
+NOT_MERGED = (
+    "It has no CRS, unlike others, so the merged layer leaves its polygons out; assign the CRS of its map to it."
+)
+"""Why polygons of a finished raster are not in the merged layer."""
 SEARCHED, SEGMENTED = 0.02, 0.97
 """Progress when the rasters are known, and when the last one is done."""
 
@@ -87,9 +91,10 @@ def run_folder(job: FolderJob, reporter: Reporter, load: Loader | None = None) -
         load: Gives the network; ``None`` loads it from its checkpoint. Asked once, and only when there is work.
 
     Returns:
-        ``done``, ``skipped`` and ``failed`` (numbers of rasters), ``failures`` (source, reason), ``rasters`` (source,
-        status, outputs and object_count of each), ``object_count``, ``device`` (``None`` when there was no work),
-        ``seconds`` and ``outputs`` (paths by name).
+        ``done``, ``skipped`` and ``failed`` (numbers of rasters), ``failures`` (source, reason), ``not_merged`` (the
+        same of rasters whose polygons the merged layer leaves out), ``rasters`` (source, status, outputs and
+        object_count of each), ``object_count``, ``device`` (``None`` when there was no work), ``seconds`` and
+        ``outputs`` (paths by name).
 
     Raises:
         RefSAMError: When no raster can be done for one common cause; finished rasters are kept, and `JobCancelled`
@@ -105,12 +110,13 @@ def run_folder(job: FolderJob, reporter: Reporter, load: Loader | None = None) -
         tasks = _look_up(job, rasters, reporter)
         if any(task.status == "to do" for task in tasks):
             _segment(job, tasks, reporter, load or load_from_disk)
+        left_out: list[dict[str, str]] = []
         if (path := outputs["merged"]) is not None:
-            _merge(path, tasks, reporter)
+            left_out = _merge(path, tasks, reporter)
         if (path := outputs["failures"]) is not None:
             _write_failures(path, tasks)
         outputs.commit()
-    result = _result(job, tasks, time.monotonic() - started)
+    result = _result(job, tasks, left_out, time.monotonic() - started)
     reporter.log(f"{result['done']} rasters done, {result['skipped']} unchanged, {result['failed']} failed.")
     reporter.progress(1.0, "Done", 0.0)
     return result
@@ -260,6 +266,7 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
                 threshold=job.threshold,
                 separate=job.separate,
                 keep_encodings=False,  # a folder would fill the disk with what is seldom asked for again
+                origin=job.origin,
             ),
             session,
             reporter,
@@ -351,25 +358,43 @@ def _cancelled(tasks: list[_Task]) -> JobCancelled:
     )
 
 
-def _merge(path: str, tasks: list[_Task], reporter: Reporter) -> None:
-    """Write the polygons of all finished rasters into one layer, in the CRS of the first of them."""
+def _merge(path: str, tasks: list[_Task], reporter: Reporter) -> list[dict[str, str]]:
+    """Write the polygons of the finished rasters into one layer, in the CRS of the first that has one.
+
+    Where some have a CRS those without are left out, as nobody knows where they lie in it; so is what has no place in
+    the CRS of the layer.
+
+    Returns:
+        ``source`` and ``reason`` of each raster some or all of whose polygons are left out.
+    """
     finished = [task for task in tasks if task.status in ("done", "skipped")]
-    systems = [task.identity["crs"] for task in finished]
-    crs = None if not systems or systems[0] is None else CRS.from_wkt(systems[0])
-    others = sum(other != systems[0] for other in systems)
+    placed = [task for task in finished if task.identity["crs"] is not None]
+    merged = placed or finished
+    crs = CRS.from_wkt(placed[0].identity["crs"]) if placed else None
+    others = sum(task.identity["crs"] != merged[0].identity["crs"] for task in merged)
     if others:
         reporter.log(
-            f"The merged polygons are in the CRS of '{finished[0].raster.name}'; those of {others} rasters were in "
-            "another one."
+            f"The merged polygons are in the CRS of '{merged[0].raster.name}'; those of rasters in another one "
+            f"({others}) were transformed into it."
         )
+    left_out: list[dict[str, str]] = []
+
+    def leave_out(source: str, reason: str) -> None:
+        left_out.append({"source": source, "reason": reason})
+        reporter.log(f"'{source}': {reason}")
+
+    for task in finished:
+        if placed and task.identity["crs"] is None:
+            leave_out(task.raster.name, NOT_MERGED)
 
     def layers() -> Iterator[tuple[str, str]]:
-        for number, task in enumerate(finished):
+        for number, task in enumerate(merged):
             check_cancelled(reporter)
-            reporter.progress(SEGMENTED + (1 - SEGMENTED) * number / len(finished), "Merging the polygons")
+            reporter.progress(SEGMENTED + (1 - SEGMENTED) * number / len(merged), "Merging the polygons")
             yield task.raster.name, task.raster.polygons
 
-    merge_polygons(path, layers(), crs, lambda source, reason: reporter.log(f"'{source}': {reason}"))
+    merge_polygons(path, layers(), crs, leave_out)
+    return left_out
 
 
 def _write_failures(path: str, tasks: list[_Task]) -> None:
@@ -379,12 +404,13 @@ def _write_failures(path: str, tasks: list[_Task]) -> None:
         table.writerows((task.raster.name, task.reason) for task in tasks if task.status == "failed")
 
 
-def _result(job: FolderJob, tasks: list[_Task], seconds: float) -> dict[str, Any]:
+def _result(job: FolderJob, tasks: list[_Task], left_out: list[dict[str, str]], seconds: float) -> dict[str, Any]:
     counts = {status: sum(task.status == status for task in tasks) for status in ("done", "skipped", "failed")}
     outputs = {"output_folder": job.output_folder, "merged": job.merged, "failures": job.failures}
     return {
         **counts,
         "failures": [{"source": t.raster.name, "reason": t.reason} for t in tasks if t.status == "failed"],
+        "not_merged": left_out,
         "rasters": [
             {
                 "source": task.raster.name,

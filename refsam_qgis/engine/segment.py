@@ -26,7 +26,7 @@ from .background import consumer
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint, is_stamped
-from .job import ModelOptions, SegmentJob
+from .job import ModelOptions, ReferenceSource, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
@@ -52,6 +52,7 @@ from .report import Clock, describe_device, describe_input, write_report
 from .runner import Loader, load_from_disk
 from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
+from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -174,7 +175,7 @@ def segment_raster(
             if (path := outputs["report"]) is not None:
                 further = {
                     "input": describe_input(raster),
-                    "references": _describe_references(references),
+                    "references": _describe_references(references, job.references),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                     "files": _describe_files(outputs),
                     **(note or {}),
@@ -421,8 +422,9 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _describe_references(references: ReferenceSet) -> dict[str, Any]:
+def _describe_references(references: ReferenceSet, source: ReferenceSource) -> dict[str, Any]:
     return {
+        "examples": None if source.vector is None else count_features(source.vector, source.layer),
         "digest": references.digest,
         "chip_ground_size": references.chip_ground_size,
         "gsd": references.gsd,

@@ -53,6 +53,11 @@ def read_features(
     return frame
 
 
+def count_features(path: str, layer: str | None = None) -> int:
+    """Return the number of features of a layer that can be read; `layer` as in `read_features`."""
+    return int(pyogrio.read_info(path, layer=layer or 0, force_feature_count=True)["features"])
+
+
 def in_pixels_of(
     raster: RasterSource, frame: gpd.GeoDataFrame, path: str, reporter: Reporter, code: str = "input"
 ) -> NDArray[Any]:

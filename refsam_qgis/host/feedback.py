@@ -21,12 +21,12 @@ class FeedbackReporter:
         self._text_at = 0.0
 
     def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
-        """Move the bar, and name the stage and the time left when they change."""
+        """Move the bar, and name the stage and the time left, if any is, when they change."""
         self._feedback.setProgress(100.0 * fraction)
         now = time.monotonic()
         if stage == self._stage and now - self._text_at < CALM_SECONDS:
             return
-        text = stage if remaining_seconds is None else f"{stage}, {time_left(remaining_seconds)}"
+        text = f"{stage}, {time_left(remaining_seconds)}" if remaining_seconds else stage
         if text != self._text:
             self._feedback.setProgressText(text)
             self._text_at = now

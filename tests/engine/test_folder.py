@@ -184,13 +184,14 @@ def copied_marks(references, tmp_path):
 
 
 def test_what_did_not_change_is_not_done_again(references, few, tmp_path):
-    run_folder(job(references, few), Recorder(), Loads())
+    run_folder(job(references, few, origin="a command"), Recorder(), Loads())
+    assert json.loads((tmp_path / "out" / "a.json").read_text(encoding="utf-8"))["job"]["origin"] == "a command"
     load = Loads()
     for raster in few.glob("[ab]*.tif"):
         Path(f"{raster}.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # as QGIS leaves behind
     with open(tmp_path / "out" / "a.gpkg", "ab") as stream:
         stream.write(bytes(100))  # somebody added to it
-    result = run_folder(job(copied_marks(references, tmp_path), few), Recorder(), load)
+    result = run_folder(job(copied_marks(references, tmp_path), few, origin="another command"), Recorder(), load)
     assert (result["done"], result["skipped"], load.count) == (0, 3, 0)
 
 
@@ -330,7 +331,33 @@ def test_rasters_in_another_crs_are_merged_in_the_first_ones(references, folder,
     assert layer.crs.to_epsg() == 32640 and alone.crs.to_epsg() == 32639
     moved = alone.to_crs(32640).geometry
     assert moved.geom_equals_exact(layer[layer["source"] == "b.tif"].geometry, 1e-6, align=False).all()
-    assert any("CRS of 'a.tif'" in message for message in reporter.messages)
+    said = (
+        "The merged polygons are in the CRS of 'a.tif'; those of rasters in another one (1) were transformed into it."
+    )
+    assert said in reporter.messages
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rasters_without_a_crs_are_not_merged_with_others(references, tmp_path, write_raster, first):
+    names = ("a.tif", "b.tif") if first else ("b.tif", "a.tif")
+    write_raster(scene(1), f"in/{names[0]}", crs=None)
+    write_raster(scene(2), f"in/{names[1]}")
+    write_raster(scene(3), "in/c.tif", crs="EPSG:32639", transform=from_origin(920000, 2795000, 0.5, 0.5))
+    reporter = Recorder()
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), reporter, Loads())
+    layer = gpd.read_file(tmp_path / "m.gpkg")
+    assert result["done"] == 3 and set(layer["source"]) == {names[1], "c.tif"} and layer.crs.to_epsg() == 32640
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == names[0] and "has no CRS" in left_out["reason"]
+    assert f"'{names[0]}': {left_out['reason']}" in reporter.messages
+    assert any("another one (1) were transformed" in message for message in reporter.messages)
+
+
+def test_rasters_without_a_crs_are_merged_with_their_like(references, tmp_path, write_raster):
+    for number in (1, 2):
+        write_raster(scene(number), f"in/{number}.tif", crs=None)
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), Recorder(), Loads())
+    assert len(gpd.read_file(tmp_path / "m.gpkg")) == result["object_count"] == 4 and result["not_merged"] == []
 
 
 def test_a_raster_on_a_grid_of_its_own_does_not_stop_the_merging(references, few, tmp_path, write_raster):
@@ -341,9 +368,9 @@ def test_a_raster_on_a_grid_of_its_own_does_not_stop_the_merging(references, few
     assert (result["done"], result["failed"]) == (4, 1)
     assert set(gpd.read_file(tmp_path / "m.gpkg")["source"]) == {"a.tif", "b 影.tif", "inner/b.TIFF"}
     assert len(failures_of(tmp_path / "failed.csv")) == 1
-    assert any(
-        message.startswith("'site.tif': Nothing is known that leads from its CRS") for message in reporter.messages
-    )
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == "site.tif" and "Nothing is known that leads from its CRS" in left_out["reason"]
+    assert f"'site.tif': {left_out['reason']}" in reporter.messages
 
 
 def test_nothing_that_matches_and_no_folder(references, folder):

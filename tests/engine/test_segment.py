@@ -219,9 +219,10 @@ def test_nodata_is_nodata_in_the_outputs_and_empty_tiles_are_skipped(write_raste
 def test_the_report_tells_parameters_versions_digests_device_and_times(scene, outputs):
     _, raster, marks = scene
     before = datetime.now().astimezone().replace(microsecond=0)
-    result = run(raster, marks, outputs, threshold=0.4, stretch="percentile")
+    result = run(raster, marks, outputs, threshold=0.4, stretch="percentile", origin="a command")
     report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
     assert report["result"] == result
+    assert report["job"]["origin"] == "a command" and report["references"]["examples"] == 2
     assert report["job"]["threshold"] == 0.4 and report["job"]["raster"]["tile_size"] == 224
     assert report["refsam"] == __version__ and report["versions"]["torch"] == version("torch")
     weights = hashlib.sha256(COMPACT_SAM.read_bytes()).hexdigest()
