@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
-from refsam_qgis.engine import segment
+from refsam_qgis.engine import encodings, segment
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import (
     ModelOptions,
@@ -465,7 +465,15 @@ def test_a_failure_in_the_middle_keeps_the_tiles(wide, outputs):
     assert run(raster, marks, outputs, model)["tiles_kept"] == 2
 
 
-def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, write_vector, private_home):
+@pytest.fixture
+def patient_cache(monkeypatch):
+    """Keep every encoding, however slow the disk is."""
+    monkeypatch.setattr(encodings, "BEING_WRITTEN", 24)
+
+
+def test_a_second_class_of_the_same_raster_is_not_encoded_again(
+    wide, outputs, write_vector, private_home, patient_cache
+):
     """The results are those of a run that has nothing to go by."""
     raster, marks = wide
     other = write_vector([mark_at(HALF_METRE, 300, 400)], "other.gpkg", kind=["other"])
@@ -484,7 +492,7 @@ def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, w
     assert model.tiles == cold["tiles"]
 
 
-def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home):
+def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home, patient_cache):
     raster, marks = wide
     result = run(raster, marks, outputs, PortableSegmenter())
     stored = sorted((private_home / "cache" / "encodings").glob("*/*"))
