@@ -556,7 +556,7 @@ def test_bad_paths_are_refused_before_the_model_is_loaded(scene, outputs, tmp_pa
     for bad, sentence in cases:
         with pytest.raises(RefSAMError, match=sentence):
             run_segment(SegmentJob(raster, ReferenceSource(marks), bad), Recorder(), load)
-    with pytest.raises(RefSAMError, match="holds no pixel"):
+    with pytest.raises(RefSAMError, match="choose an extent that overlaps the raster"):
         run_segment(SegmentJob(raster, ReferenceSource(marks), outputs, extent=(0, 0, 1, 1)), Recorder(), load)
 
 
