@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .events import Reporter, check_cancelled
+from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
 from .references.descriptions import describe
@@ -39,6 +39,9 @@ class Session:
         options: Network, weights and device.
         load: Gives the network.
         reporter: Hears about what was left out, and says when to stop.
+
+    Attributes:
+        reporter: The same; what holds for all of the runs is to be told through it, since it says each thing once.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Session:
         self._default_raster = default_raster
         self._reading = reading
         self._load = load
-        self._reporter = reporter
+        self.reporter = OnceReporter(reporter)
         self._references: dict[float | None, ReferenceSet] = {}
         self._described: dict[float | None, Described] = {}
         self._told = 0.0
@@ -74,7 +77,7 @@ class Session:
                 self._default_raster,
                 self._reading.bands,
                 self._reading.stretch,
-                self._reporter,
+                self.reporter,
                 ground_size,
             )
         return self._references[ground_size]
@@ -98,7 +101,7 @@ class Session:
         least = self.references(ground_size).typical_example * LEAST_OF_EXAMPLE
         if least != self._told:
             self._told = least
-            self._reporter.log(
+            self.reporter.log(
                 f"Polygons below {least:.3g} m², a twentieth of the typical example, are left out; give a smallest "
                 "area to change that."
             )
@@ -110,7 +113,7 @@ class Session:
             shots.append(references.negative)
         described = []
         for of_class in shots:
-            check_cancelled(self._reporter)
+            check_cancelled(self.reporter)
             described.append(describe(model, options, of_class))
         return Described(model, described)
 

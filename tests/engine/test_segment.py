@@ -99,6 +99,16 @@ def read(path):
         return dataset.read()
 
 
+def test_bands_that_nothing_names_are_told_once(scene, outputs, write_raster):
+    """Examples and tiles are read from the same raster."""
+    image, _, marks = scene
+    four = write_raster(np.concatenate([image, image[:1]]), "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, marks, outputs, reporter=reporter)
+    sentence = "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    assert reporter.messages.count(sentence) == 1
+
+
 def test_the_outputs_are_whole_and_right(scene, outputs):
     image, raster, marks = scene
     reporter = Recorder()
