@@ -223,7 +223,7 @@ def test_a_failed_raster_of_a_folder_is_the_users(provider, run, engine, raster,
         rows = [{"source": job.inputs[0], "reason": f"'{job.inputs[0]}' is damaged."}]
         counts = {"done": 0, "skipped": 0, "failed": 1, "object_count": 0, "device": None}
         write_found(job.merged, [{**FOUND, "source": "x"}])
-        return {**counts, "failures": rows}
+        return {**counts, "failures": rows, "not_merged": []}
 
     engine.answer = answer
     raster.setCrs(QgsCoordinateReferenceSystem(GIVEN))
