@@ -23,7 +23,7 @@ from qgis.core import (
 from ..engine.job import EvaluateJob
 from ..host.qgis_compat import RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .values import Values
 from .vector_exchange import CLASS_FIELD, deliver_table, export_features
 
@@ -255,7 +255,7 @@ class Evaluate(RefSAMAlgorithm):
     def _side(self, values: Values, name: str) -> str | QgsProcessingFeatureSource:
         """Return the path of a raster, or the source of polygons."""
         layer = self._layer(values, name)
-        return raster_path(layer) if isinstance(layer, QgsRasterLayer) else values.source(name)
+        return self.engine_rasters.path(layer) if isinstance(layer, QgsRasterLayer) else values.source(name)
 
     def _export(self, name: str, field: str, values: Values, feedback: QgsProcessingFeedback) -> str:
         """Return the path at which the engine reads one side."""

@@ -18,7 +18,7 @@ from ..engine.job import PromptsJob
 from ..host.qgis_compat import VECTOR_POINT, VECTOR_WITH_GEOMETRY
 from . import object_outputs
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .parameters import model, polygons, raster
 from .values import Values
 from .vector_exchange import copy_path, export_features
@@ -142,7 +142,7 @@ class SegmentWithPrompts(RefSAMAlgorithm):
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
         layer: QgsRasterLayer = values.raster(self.INPUT)
-        self._raster_path, self._crs = raster_path(layer), layer.crs()
+        self._raster_path, self._crs = self.engine_rasters.path(layer), layer.crs()
         self._points, self._boxes = values.source(self.POINTS), values.source(self.BOXES)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:

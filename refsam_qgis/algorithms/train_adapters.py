@@ -21,7 +21,7 @@ from qgis.core import (
 from ..engine.job import TrainJob
 from ..host.qgis_compat import INTEGER, RASTER, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path, warn_if_temporary
+from .files import not_a_file, warn_if_temporary
 from .parameters import model, raster
 from .values import Values
 from .vector_exchange import CLASS_FIELD, export_features
@@ -202,7 +202,7 @@ class TrainAdapters(RefSAMAlgorithm):
 
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
-        self._rasters = tuple(raster_path(layer) for layer in values.rasters(self.RASTERS))
+        self._rasters = tuple(map(self.engine_rasters.path, values.rasters(self.RASTERS)))
         self._labels = values.source(self.LABELS)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:

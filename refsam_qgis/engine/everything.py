@@ -70,6 +70,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
         inputs = files_of([job.input]) + job.model.files()
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+        raster.tell_bands(reporter)
         window, extent = target_window(job.extent, raster.path, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Loading the model")

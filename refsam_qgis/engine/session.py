@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .events import Reporter, check_cancelled
+from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
 from .rasters.source import count_bands
@@ -53,6 +53,9 @@ class Session:
         options: Network, weights and device.
         load: Gives the network.
         reporter: Hears about what was left out, and says when to stop.
+
+    Attributes:
+        reporter: The same; what holds for all of the runs is to be told through it, since it says each thing once.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Session:
         self._default_raster = default_raster
         self._reading = reading
         self._load = load
-        self._reporter = reporter
+        self.reporter = OnceReporter(reporter)
         self._bands: dict[int, tuple[int, ...] | None] = {}
         self._references: dict[Showing, ReferenceSet] = {}
         self._described: dict[Showing, Described] = {}
@@ -95,7 +98,7 @@ class Session:
                 self._default_raster,
                 showing.bands,
                 self._reading.stretch,
-                self._reporter,
+                self.reporter,
                 showing.ground_size,
             )
         return self._references[showing]
@@ -119,7 +122,7 @@ class Session:
         least = self.references(showing).typical_example * LEAST_OF_EXAMPLE
         if least != self._told:
             self._told = least
-            self._reporter.log(
+            self.reporter.log(
                 f"Polygons below {least:.3g} m², a twentieth of the typical example, are left out; give a smallest "
                 "area to change that."
             )
@@ -131,7 +134,7 @@ class Session:
             return chosen
         bands = bands_of_examples(chosen, band_count, count_bands(path))
         if bands is None:
-            self._reporter.log(
+            self.reporter.log(
                 f"Raster '{path}' of the examples has another number of bands than the {band_count} of a raster that "
                 f"is searched, so bands {', '.join(map(str, chosen))} are not taken of it there but its own red, green "
                 "and blue; put the examples into a reference set with bands of their own to change that."
@@ -144,7 +147,7 @@ class Session:
             shots.append(references.negative)
         described = []
         for of_class in shots:
-            check_cancelled(self._reporter)
+            check_cancelled(self.reporter)
             described.append(describe(model, options, of_class))
         return Described(model, described)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from qgis.core import QgsProcessingFeedback
 from qgis.PyQt.QtCore import QCoreApplication
@@ -12,10 +13,16 @@ CALM_SECONDS = 5.0
 
 
 class FeedbackReporter:
-    """A `Reporter` for the engine's events on top of Processing's feedback."""
+    """A `Reporter` for the engine's events on top of Processing's feedback.
 
-    def __init__(self, feedback: QgsProcessingFeedback) -> None:
+    Args:
+        feedback: Shows them.
+        reword: Makes of a line of the log what the user is to read.
+    """
+
+    def __init__(self, feedback: QgsProcessingFeedback, reword: Callable[[str], str] = str) -> None:
         self._feedback = feedback
+        self._reword = reword
         self._stage = ""
         self._text = ""
         self._text_at = 0.0
@@ -34,7 +41,7 @@ class FeedbackReporter:
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
-        self._feedback.pushInfo(message)
+        self._feedback.pushInfo(self._reword(message))
 
     def is_cancelled(self) -> bool:
         """Whether the user pressed Cancel."""

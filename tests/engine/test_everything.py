@@ -105,6 +105,14 @@ def test_tilings_agree(write_raster, outputs, model, tile_size, overlap, points)
     assert np.array_equal(mask_of(outputs), truth)
 
 
+def test_bands_that_nothing_names_are_told(write_raster, outputs, model):
+    image, _ = scattered(100, 100)
+    four = write_raster(image[[0, 1, 2, 0]], "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, outputs, reporter)
+    assert "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands." in reporter.messages
+
+
 def test_one_tile_equals_segment_anything(write_raster, outputs, monkeypatch):
     ask_blobs(monkeypatch)
     image = picture(100, 160)

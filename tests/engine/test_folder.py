@@ -93,6 +93,17 @@ def failures_of(path):
         return list(csv.DictReader(stream))
 
 
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(references, tmp_path, write_raster):
+    for name in "abc":
+        values = scene(ord(name))
+        write_raster(np.concatenate([values, values[:1]]), f"in/{name}.tif", photometric="minisblack")
+    reporter = Recorder()
+    run_folder(job(references, tmp_path / "in"), reporter, Loads())
+    assert [message for message in reporter.messages if "Bands" in message] == [
+        "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    ]
+
+
 def test_ten_of_twelve_are_done_and_two_have_reasons(references, folder, tmp_path):
     reporter, load = Recorder(), Loads()
     asked = job(references, folder, failures=str(tmp_path / "failed.csv"))

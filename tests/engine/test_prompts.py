@@ -97,6 +97,14 @@ def test_the_outputs_are_whole_and_right(scene, outputs, model, write_vector):
     assert len(list(Path(outputs.mask).parent.iterdir())) == 3
 
 
+def test_bands_that_nothing_names_are_told(scene, outputs, model, write_raster, write_vector):
+    with rasterio.open(scene) as dataset:
+        four = write_raster(dataset.read([1, 2, 3, 1]), "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, outputs, reporter, points=write_vector(at((22, 152)), "points.gpkg"))
+    assert "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands." in reporter.messages
+
+
 def test_one_tile_equals_segment_anything(outputs, write_raster, write_vector):
     image = picture(150, 200)
     raster = write_raster(image, "one.tif")

@@ -17,7 +17,7 @@ from qgis.core import (
 from ...engine.job import ANNOTATIONS, ReferenceSource
 from ...host.qgis_compat import VECTOR_WITH_GEOMETRY
 from ..base import RefSAMAlgorithm
-from ..files import not_a_file, raster_path
+from ..files import not_a_file
 from ..values import Values
 from ..vector_exchange import CLASS_FIELD as EXPORTED_CLASS
 from ..vector_exchange import copy_path, export_features
@@ -175,6 +175,5 @@ def prepare_marks(values: Values) -> Marks | None:
 def prepare(values: Values) -> References:
     """Take all that `declare` declared while in the layers' thread."""
     raster = values.optional_raster(REFERENCE_RASTER)
-    return References(
-        prepare_marks(values), None if raster is None else raster_path(raster), values.file(REFERENCE_SET)
-    )
+    path = None if raster is None else values.algorithm.engine_rasters.path(raster)
+    return References(prepare_marks(values), path, values.file(REFERENCE_SET))

@@ -279,8 +279,8 @@ def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent 
     if window is None:
         raise RefSAMError(
             "input",
-            f"Extent {', '.join(f'{value:g}' for value in job.extent)} holds no pixel that is compared; give xmin, "
-            "ymin, xmax, ymax in the CRS of the truth.",
+            f"The extent holds no pixel of '{job.result}' and '{job.truth}' that is compared; choose an extent that "
+            "overlaps both.",
         )
     return window, extent
 

@@ -262,14 +262,14 @@ def open_layer(path: str, field: str | None, names: Sequence[str], stack: ExitSt
     Raises:
         RefSAMError: With code ``input`` when it is neither.
     """
-    if not os.path.exists(path):
-        raise RefSAMError("input", f"'{path}' does not exist; check its path.")
     try:
         layer = RasterLayer(path, names, stack)
     except RasterioError as error:
         try:
             pyogrio.list_layers(path)
         except DataSourceError:
+            if not os.path.exists(path):  # asked only now, as what lies inside an archive or a database is no path
+                raise RefSAMError("input", f"'{path}' does not exist; check its path.") from error
             raise RefSAMError(
                 "input", f"'{path}' is neither a raster nor polygons; give a file that GDAL opens."
             ) from error

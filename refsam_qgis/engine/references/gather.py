@@ -170,6 +170,7 @@ def open_marked(
 ) -> Iterator[MarkedRaster]:
     """Open a raster and read the marks on it; see `read_marks` and `RasterSource` for what may fail."""
     with RasterSource(path, bands, stretch) as raster:
+        raster.tell_bands(reporter)
         yield MarkedRaster(source, raster, stretch, read_marks(source, raster, reporter))
 
 

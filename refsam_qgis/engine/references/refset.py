@@ -14,7 +14,7 @@ import rasterio
 from refsam_qgis import __version__
 
 from ..errors import RefSAMError
-from ..events import Reporter, check_cancelled
+from ..events import OnceReporter, Reporter, check_cancelled
 from ..job import RefsetJob
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..rasters.parts import files_of
@@ -59,10 +59,11 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         reporter.progress(0.0, "Reading marks")
         base = None if job.base is None else read_refset(job.base, reporter)
         marked: list[MarkedRaster] = []
+        once = OnceReporter(reporter)
         for source in job.sources:
             check_cancelled(reporter)
             assert source.raster is not None  # the job's own check
-            opened = open_marked(source, source.raster, job.bands, job.stretch, reporter)
+            opened = open_marked(source, source.raster, job.bands, job.stretch, once)
             marked.append(stack.enter_context(opened))
         ground_size = _ground_size(job, base, marked)
         cuts = []

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from PIL import Image
 from rasterio.transform import Affine, from_origin
@@ -209,7 +211,7 @@ def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
     assert compare(result=result, truth=truth)["miou"] == pytest.approx(0.8)
     record = compare(result=result, truth=truth, extent=corners(5, 5, 25, 25).bounds)
     assert record["miou"] == 1 and record["grid"]["pixels_compared"] == 400
-    with pytest.raises(RefSAMError, match="holds no pixel"):
+    with pytest.raises(RefSAMError, match=r"holds no pixel of .*; choose an extent that overlaps both"):
         compare(result=result, truth=truth, extent=(0, 0, 1, 1))
 
 
@@ -267,6 +269,21 @@ def test_an_empty_result_missed_everything(write_vector, write_raster):
     assert record["miou"] == 0 and record["object_recall"] == 0
 
 
+@pytest.mark.parametrize("form", ["zip", "gpkg"])
+def test_rasters_inside_other_files_are_compared(write_raster, tmp_path, form):
+    """QGIS names them so when they are dragged out of its browser."""
+    plain = write_raster(patches(0)[None], "plain.tif")
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "rasters.zip", "w") as file:
+            file.write(plain, "inner.tif")
+        inside = f"/vsizip/{tmp_path}/rasters.zip/inner.tif"
+    else:
+        rasterio.shutil.copy(plain, tmp_path / "r.gpkg", driver="GPKG", RASTER_TABLE="INNER", TILE_FORMAT="PNG")
+        inside = f"GPKG:{tmp_path}/r.gpkg:INNER"
+    assert compare(result=inside, truth=plain)["miou"] == 1
+    assert compare(result=plain, truth=inside)["miou"] == 1
+
+
 def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vector, tmp_path):
     labels = patches(0)
     raster = write_raster(labels[None], "raster.tif")
@@ -293,6 +310,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vecto
     assert "has no CRS" in message(result=raster, truth=write_raster(labels[None], "bare.tif", crs=None))
     assert "neither a raster" in message(result=raster, truth=str(text))
     assert "does not exist" in message(result=str(tmp_path / "gone.tif"), truth=raster)
+    assert "does not exist" in message(result=raster, truth=f"/vsizip/{tmp_path}/gone.zip/gone.tif")
     assert "fractions" in message(result=write_raster(np.full((1, 60, 70), 0.5, np.float32), "p.tif"), truth=raster)
     assert "different or negative" in message(result=write_raster(many, "objects.tif"), truth=raster)
     assert "no polygons" in message(result=write_vector([shapely.Point(0, 0)], "point.gpkg"), truth=raster)

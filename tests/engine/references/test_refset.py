@@ -4,6 +4,7 @@ import datetime
 import json
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -111,6 +112,15 @@ def test_segmenting_with_a_set_equals_segmenting_with_the_marks(tmp_path, scene,
         run_job(job, Recorder(), lambda options: ColourSegmenter())
         masks.append(mask.read_bytes())
     assert masks[0] == masks[1]
+
+
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(tmp_path, scene, write_raster):
+    image = painted(400, 500, [])
+    four = [write_raster(np.concatenate([image, image[:1]]), f"{name}.tif", photometric="minisblack") for name in "ab"]
+    recorder = Recorder()
+    build(tmp_path, *(replace(scene, raster=path) for path in four), reporter=recorder)
+    told = "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    assert recorder.messages.count(told) == 1
 
 
 def test_rasters_of_other_resolution_and_crs_join(tmp_path, scene, coarse):

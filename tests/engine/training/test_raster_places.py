@@ -87,6 +87,15 @@ def test_four_rasters_are_a_scene_each(write_raster, town):
     assert [place.name for place in read(rasters, labels)] == ["scene0", "scene1", "scene2", "scene3"]
 
 
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(write_raster, town):
+    _, labels = town
+    image = painted(SIZE, SIZE, [])
+    four = [write_raster(np.concatenate([image, image[:1]]), f"{name}.tif", photometric="minisblack") for name in "ab"]
+    recorder = Recorder()
+    read(four, labels, reporter=recorder)
+    assert recorder.messages == ["Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."]
+
+
 def test_nodata_and_polygons_without_a_class_do_not_count(write_raster, write_vector, monkeypatch):
     image = painted(200, 200, [])
     image[:, :, :90] = 0
