@@ -28,6 +28,7 @@ from ..rasters.geodesy import GroundMeasure
 from ..rasters.georeference import map_transform, open_raster
 from ..rasters.source import reading_failure
 from ..references.marks import DEFAULT_CLASS
+from .first_band import open_first_band
 
 IGNORE = 255
 """Class of pixels that are not compared."""
@@ -127,14 +128,14 @@ class RasterLayer:
         if grid == self.grid:
             return
         crs = grid.crs or PLANE
-        # An alpha band tells background from what the raster does not cover.
-        nodata = None if self.background_is_nodata else self._dataset.nodata
         try:
+            band = open_first_band(self._dataset, self.path, masked=not self.background_is_nodata)
+            # An alpha band tells background from what the raster does not cover.
             self._reader = self._stack.enter_context(
                 WarpedVRT(
-                    self._dataset, src_crs=self.grid.crs or PLANE, src_transform=self.grid.transform, crs=crs,
-                    transform=grid.transform, width=grid.width, height=grid.height, resampling=Resampling.nearest,
-                    src_nodata=nodata, nodata=nodata, add_alpha=nodata is None,
+                    self._stack.enter_context(band), src_crs=self.grid.crs or PLANE, src_transform=self.grid.transform,
+                    crs=crs, transform=grid.transform, width=grid.width, height=grid.height,
+                    resampling=Resampling.nearest, add_alpha=True,
                 )
             )  # fmt: skip
         except RasterioError as error:
@@ -182,8 +183,11 @@ class RasterLayer:
     def _read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         try:
             values = self._reader.read(1, window=window)
-            # Its own mask would leave out the background.
-            if self.background_is_nodata and self._reader is self._dataset:
+            if self._reader is not self._dataset:
+                # GDAL takes alpha for a mask in some data types alone.
+                valid = self._reader.read(2, window=window) > 0
+            elif self.background_is_nodata:
+                # Its own mask would leave out the background.
                 valid = np.ones(values.shape, bool)
             else:
                 valid = self._reader.read_masks(1, window=window) > 0

@@ -166,6 +166,35 @@ def test_a_shift_by_whole_pixels_is_no_alignment(write_raster):
     assert record["grid"]["pixels_compared"] == 55 * 60
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("beside", [[], [0], [255], [0, 0], [0, 0, 255]])
+def test_neither_bands_beside_nor_the_data_type_change_what_a_shifted_truth_covers(write_raster, beside, dtype):
+    labels = patches(3)
+    quarter = labels[:30, :35].astype(dtype)
+    truth = write_raster(
+        np.stack([quarter, *(np.full_like(quarter, value) for value in beside)]), "truth.tif",
+        transform=HALF_METRE * Affine.translation(0.4, 0), photometric="MINISBLACK",
+    )  # fmt: skip
+    record = compare(result=write_raster(labels[None], "result.tif"), truth=truth, truth_classes=("1", "2"))
+    assert record["aligned"] and record["grid"]["pixels_compared"] == 30 * 35
+    y = labels[:30, :35].ravel()
+    assert record["confusion"]["matrix"] == confusion_matrix(y, y, labels=[0, 1, 2]).tolist()
+
+
+def test_a_shifted_truth_counts_where_its_alpha_band_or_mask_says(write_raster):
+    labels = patches(3)
+    result = write_raster(labels[None], "result.tif")
+    shifted = HALF_METRE * Affine.translation(0.4, 0)
+    opaque = np.zeros_like(labels)
+    opaque[10:40] = 255
+    with_alpha = write_raster(np.stack([labels] * 3 + [opaque]), "r,g,b & 'a'.tif", photometric="RGB", alpha="YES",
+                              transform=shifted)  # fmt: skip
+    with_mask = write_raster(labels[None], "mask.tif", mask=opaque, transform=shifted)
+    for truth in (with_alpha, with_mask):
+        record = compare(result=result, truth=truth, truth_classes=("1", "2"))
+        assert (record["miou"], record["grid"]["pixels_compared"]) == (1, 30 * 70)
+
+
 @pytest.mark.parametrize("shift", [0, 0.4])
 def test_background_that_a_raster_declares_no_data_counts(write_raster, shift):
     true, found = np.zeros((2, 40, 40), np.uint8)
