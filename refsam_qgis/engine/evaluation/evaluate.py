@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..rasters.parts import files_of
 from ..rasters.source import CACHE_BYTES
 from ..runner import Loader
 from .boundary import BoundaryAgreement
+from .class_matching import MatchedClasses, match_classes
 from .confusion import Confusion
 from .confusion_picture import draw_confusion
 from .layers import IGNORE, Grid, Labels, Layer, PolygonLayer, RasterLayer, open_layer
@@ -54,8 +54,9 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     Both are brought onto one grid: that of a raster result, else that of a raster truth, else one made for two vector
     data sets. Pixels without data on either side do not count, but 0 is background also where a raster declares it to
     be no data; polygons are taken to be complete, so that all the rest is background. Classes are matched by name,
-    whatever their case. Connected regions of a raster are its objects; polygons are objects as they are, also where
-    they touch.
+    whatever their case; a lone class without a name is the other side's lone class, unless the two have different
+    numbers (255 stands for any). Connected regions of a raster are its objects; polygons are objects as they are, also
+    where they touch.
 
     Args:
         job: What to compare.
@@ -87,7 +88,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
         for part, layer in enumerate((result, truth)):
             layer.place(grid)
             layer.prepare(_searched(blocks, part, reporter))
-        matched = _match_classes(job, result, truth, reporter)
+        matched = match_classes(result, truth, reporter)
         comparison = _Comparison(matched, job, window, extent)
         for block in _timed(blocks, reporter):
             comparison.add(block, truth, result)
@@ -120,29 +121,10 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     return record
 
 
-@dataclass(frozen=True)
-class _MatchedClasses:
-    """The classes that are compared.
-
-    Attributes:
-        names: Name of class 1, 2, …: those of the truth, then those of the result alone.
-        truth: Class of each name the truth uses.
-        result: Class of each name the result uses.
-        truth_only: Names that the result does not know.
-        result_only: Names that the truth does not know.
-    """
-
-    names: list[str]
-    truth: dict[str, int]
-    result: dict[str, int]
-    truth_only: list[str]
-    result_only: list[str]
-
-
 class _Comparison:
     """Everything that is counted over the blocks."""
 
-    def __init__(self, matched: _MatchedClasses, job: EvaluateJob, window: Window, extent: Extent | None) -> None:
+    def __init__(self, matched: MatchedClasses, job: EvaluateJob, window: Window, extent: Extent | None) -> None:
         count = len(matched.names)
         self.matched = matched
         self.confusion = Confusion(count)
@@ -306,40 +288,6 @@ def _timed(blocks: Sequence[Window], reporter: Reporter) -> Iterator[Window]:
         left = (time.monotonic() - started) / number * (len(blocks) - number) if number else None
         reporter.progress(SEARCHED + (1 - SEARCHED) * number / len(blocks), "Comparing", left)
         yield block
-
-
-def _match_classes(job: EvaluateJob, result: Layer, truth: Layer, reporter: Reporter) -> _MatchedClasses:
-    """Match by name; a lone class without a name of its own is the other side's lone class."""
-    true_keys = {name: name.strip().casefold() for name in truth.classes}
-    found_keys = {name: name.strip().casefold() for name in result.classes}
-    if len(true_keys) == 1 and len(found_keys) == 1 and (truth.anonymous or result.anonymous):
-        name = next(iter(found_keys if truth.anonymous else true_keys))
-        return _MatchedClasses([name], dict.fromkeys(true_keys, 1), dict.fromkeys(found_keys, 1), [], [])
-    if not true_keys:
-        raise RefSAMError("input", f"The truth '{job.truth}' shows no class there; there is nothing to compare with.")
-    if found_keys and not set(true_keys.values()) & set(found_keys.values()):
-        raise RefSAMError(
-            "input",
-            f"No class of the result ({', '.join(found_keys)}) is one of the truth ({', '.join(true_keys)}); rename "
-            "them, or name the classes of rasters.",
-        )
-    names: dict[str, str] = {}
-    for name, key in (*true_keys.items(), *found_keys.items()):
-        names.setdefault(key, name)
-    number = {key: i for i, key in enumerate(names, 1)}
-    truth_only = [name for name, key in true_keys.items() if key not in found_keys.values()]
-    result_only = [name for name, key in found_keys.items() if key not in true_keys.values()]
-    if truth_only:
-        reporter.log(f"The result has no class {', '.join(truth_only)}; they count as missed.")
-    if result_only:
-        reporter.log(f"The truth has no class {', '.join(result_only)}; all that was found of them counts as wrong.")
-    return _MatchedClasses(
-        list(names.values()),
-        {name: number[key] for name, key in true_keys.items()},
-        {name: number[key] for name, key in found_keys.items()},
-        truth_only,
-        result_only,
-    )
 
 
 def _log_backgrounds(layers: Sequence[Layer], reporter: Reporter) -> None:

@@ -25,9 +25,8 @@ from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
-from ..rasters.georeference import map_transform, open_raster
+from ..rasters.georeference import map_transform, open_raster, pyproj_crs
 from ..rasters.source import reading_failure
-from ..references.marks import DEFAULT_CLASS
 from .first_band import open_first_band
 
 IGNORE = 255
@@ -87,11 +86,26 @@ class Labels:
     objects: NDArray[np.int32] | None
 
 
+@dataclass(frozen=True)
+class LoneClass:
+    """The only class of a layer.
+
+    Attributes:
+        name: What it is called.
+        number: Its id in a raster, or the number that is its name among polygons; ``None`` for others.
+        named: Whether anyone gave it that name; otherwise it is the id, or a word for polygons without a class field.
+    """
+
+    name: str
+    number: int | None
+    named: bool
+
+
 class RasterLayer:
     """A raster of class ids in its first band.
 
     Id 0 is background also where it is the nodata value, as in many masks of one class: what is found there would count
-    for nothing otherwise. Pixels of another nodata value do not count.
+    for nothing otherwise. Pixels of another nodata value do not count. An engineering CRS is none, as for polygons.
 
     Args:
         path: The raster.
@@ -110,8 +124,8 @@ class RasterLayer:
         self.background_is_nodata = self._dataset.nodata == 0
         self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
         self._reader: Any = self._dataset
-        self.grid = Grid(self._dataset.crs, map_transform(self._dataset), self._dataset.width, self._dataset.height)
-        self.anonymous = False
+        self.grid = Grid(_crs(self._dataset), map_transform(self._dataset), self._dataset.width, self._dataset.height)
+        self._named = bool(self._names)
 
     @property
     def crs(self) -> CRS | None:
@@ -122,6 +136,14 @@ class RasterLayer:
     def classes(self) -> list[str]:
         """The class names in the order of their ids; whole after `prepare`."""
         return [self._names[value] for value in sorted(self._names)]
+
+    @property
+    def lone(self) -> LoneClass | None:
+        """Its class, if there is but one; after `prepare`."""
+        if len(self._names) != 1:
+            return None
+        ((number, name),) = self._names.items()
+        return LoneClass(name, number, self._named)
 
     def place(self, grid: Grid) -> None:
         """Read on `grid` from now on, by the nearest pixel."""
@@ -166,10 +188,10 @@ class RasterLayer:
                 f"'{self.path}' holds more than {MAX_CLASSES} different or negative values; give a raster of class "
                 "ids from 1 on, with 0 for the background.",
             )
-        if not self._names and len(found) == 1:
-            description = self._dataset.descriptions[0]
-            self.anonymous = not description
-            self._names = {next(iter(found)): description or DEFAULT_CLASS}
+        description = self._dataset.descriptions[0]
+        if not self._names and len(found) == 1 and description:
+            self._names = {next(iter(found)): description}
+            self._named = True
         self._names |= {value: str(value) for value in found if value not in self._names}
 
     def labels(self, window: Window, index: Mapping[str, int]) -> Labels:
@@ -219,12 +241,20 @@ class PolygonLayer:
 
     def __init__(self, path: str, field: str | None) -> None:
         self.path = path
-        self.anonymous = field is None
+        self._named = field is not None
         self.given: ClassPolygons = read_class_polygons(path, field)
         self.crs = None if self.given.crs is None else CRS.from_user_input(self.given.crs)
         self.classes = self.given.classes
         if len(self.classes) > MAX_CLASSES:
             raise RefSAMError("input", f"Field '{field}' of '{path}' holds more than {MAX_CLASSES} classes.")
+
+    @property
+    def lone(self) -> LoneClass | None:
+        """Its class, if there is but one."""
+        if len(self.classes) != 1:
+            return None
+        (name,) = self.classes
+        return LoneClass(name, int(name) if name.isdecimal() else None, self._named)
 
     def place(self, grid: Grid) -> None:
         """Draw on `grid` from now on.
@@ -281,6 +311,11 @@ def open_layer(path: str, field: str | None, names: Sequence[str], stack: ExitSt
     if field is not None:
         raise RefSAMError("input", f"'{path}' is a raster and has no field '{field}'; leave the field empty.")
     return layer
+
+
+def _crs(dataset: rasterio.DatasetReader) -> CRS | None:
+    crs: CRS | None = dataset.crs
+    return None if crs is None or pyproj_crs(crs).is_engineering else crs
 
 
 def _tagged_names(dataset: rasterio.DatasetReader) -> dict[int, str]:

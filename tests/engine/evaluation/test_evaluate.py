@@ -260,6 +260,98 @@ def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_ve
     assert compare(result=by_id, truth=described)["confusion"]["names"] == ["background", "roof"]
 
 
+def square(value, name=None):
+    """How `one_class` writes a raster of one id, with a class name if there is one."""
+    return "raster", value, name
+
+
+def outline(name=None):
+    return "polygons", None, name
+
+
+@pytest.fixture
+def one_class(write_raster, write_vector):
+    """Return a function that writes a layer of one class and returns its path and field."""
+
+    def write(path, kind, value, name):
+        if kind == "polygons":
+            fields = {} if name is None else {"kind": [name]}
+            return write_vector([corners(0, 0, 20, 10)], f"{path}.gpkg", **fields), next(iter(fields), None)
+        pixels = np.zeros((1, 20, 20), np.uint8)
+        pixels[:, :10] = value
+        written = write_raster(pixels, f"{path}.tif")
+        if name is not None:
+            with rasterio.open(written, "r+") as dataset:
+                dataset.update_tags(1, **{f"CLASS_{value}": name})
+        return written, None
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("result", "truth", "name"),
+    [
+        (square(1), square(255), "255"),  # 0/1 and 0/255 masks
+        (square(255), square(1), "1"),
+        (square(255, "roof"), square(1), "roof"),
+        (square(1, "roof"), square(255), "roof"),
+        (square(1, "roof"), square(1), "roof"),  # RefSAM's own mask and a plain one
+        (square(2), square(2, "roof"), "roof"),
+        (square(2), outline(), "object"),
+        (outline(), square(2), "2"),
+        (outline(), square(2, "roof"), "roof"),
+        (square(255), outline("roof"), "roof"),
+        (outline("roof"), outline(), "roof"),
+        (square(255), outline("1"), "1"),
+    ],
+)
+def test_a_lone_class_without_a_name_is_the_other_lone_class_and_said_so(one_class, result, truth, name):
+    (found, found_field), (true, true_field) = one_class("result", *result), one_class("truth", *truth)
+    recorder = Recorder()
+    record = compare(recorder, result=found, truth=true, result_field=found_field, truth_field=true_field)
+    assert (record["miou"], record["confusion"]["names"]) == (1, ["background", name])
+    (said,) = (message for message in recorder.messages if "is taken for the only one" in message)
+    assert f"'{name}'" in said
+
+
+@pytest.mark.parametrize(
+    ("result", "truth", "names"),
+    [
+        (square(1), square(2), ("1", "2")),
+        (square(2, "roof"), square(1), ("roof", "1")),
+        (square(1, "roof"), square(1, "pool"), ("roof", "pool")),
+        (square(2), outline("1"), ("2", "1")),
+        (outline("roof"), outline("pool"), ("roof", "pool")),
+    ],
+)
+def test_lone_classes_that_differ_are_not_taken_for_one(one_class, result, truth, names):
+    (found, found_field), (true, true_field) = one_class("result", *result), one_class("truth", *truth)
+    with pytest.raises(RefSAMError, match=r"No class of the result \({}\) is one of the truth \({}\)".format(*names)):
+        compare(result=found, truth=true, result_field=found_field, truth_field=true_field)
+
+
+def test_a_plain_mask_of_one_class_is_the_same_number_among_several(write_raster):
+    found = patches(3)
+    true = (found == 1).astype(np.uint8)
+    record = compare(result=write_raster(found[None], "result.tif"), truth=write_raster(true[None], "truth.tif"))
+    assert [(row["class"], row["iou"]) for row in record["classes"]] == [("1", 1), ("2", 0)]
+    assert record["unmatched"] == {"truth": [], "result": ["2"]}
+
+
+def test_an_engineering_crs_is_none_on_either_side(write_raster, write_vector):
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    pixels = np.zeros((1, 20, 20), np.uint8)
+    pixels[:, :10] = 1
+    raster, polygons = (
+        write_raster(pixels, "o.tif", crs=site),
+        write_vector([corners(0, 0, 20, 10)], "o.gpkg", crs=None),
+    )
+    assert compare(result=raster, truth=polygons)["miou"] == 1
+    assert compare(result=polygons, truth=raster)["miou"] == 1
+    shifted = write_raster(pixels, "shifted.tif", crs=None, transform=HALF_METRE * Affine.translation(0.4, 0))
+    assert compare(result=raster, truth=shifted)["miou"] == 1
+
+
 def test_classes_of_one_side_alone_count_as_missed_or_wrong(write_raster):
     true, found = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
     true[:5], true[10:] = 1, 2
