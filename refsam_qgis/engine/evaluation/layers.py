@@ -74,16 +74,67 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Anchors:
+    """Pixels of a window in which given objects have a point, whether or not the pixels show them.
+
+    Attributes:
+        numbers: ``(N,)`` numbers of the objects, from 1.
+        classes: ``(N,)`` their classes, from 1.
+        rows: ``(N,)`` rows of the pixels.
+        columns: ``(N,)`` columns of the pixels.
+    """
+
+    numbers: NDArray[np.int64]
+    classes: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    def where(self, there: NDArray[np.bool_]) -> Anchors:
+        """Return those whose pixel is set in ``(h, w)``."""
+        kept = there[self.rows, self.columns]
+        return Anchors(self.numbers[kept], self.classes[kept], self.rows[kept], self.columns[kept])
+
+    def in_rows(self, top: int, rows: int) -> Anchors:
+        """Return those in some rows of the window, in pixels of these."""
+        kept = (self.rows >= top) & (self.rows < top + rows)
+        return Anchors(self.numbers[kept], self.classes[kept], self.rows[kept] - top, self.columns[kept])
+
+
+@dataclass(frozen=True)
 class Labels:
     """A window of a class map.
 
     Attributes:
         classes: ``(h, w)`` uint8: 0 background, `IGNORE` what does not count.
         objects: ``(h, w)`` int32 numbers of given objects, 0 for none; ``None`` where objects are connected regions.
+        anchors: Where given objects are; ``None`` to know only of those that pixels show.
     """
 
     classes: NDArray[np.uint8]
     objects: NDArray[np.int32] | None
+    anchors: Anchors | None = None
+
+    def in_rows(self, top: int, rows: int) -> Labels:
+        """Return some rows of the window."""
+        part = slice(top, top + rows)
+        return Labels(
+            self.classes[part],
+            None if self.objects is None else self.objects[part],
+            None if self.anchors is None else self.anchors.in_rows(top, rows),
+        )
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Objects as polygons.
+
+    Attributes:
+        polygons: ``(N,)`` valid shapely polygons.
+        classes: ``(N,)`` uint8 classes from 1, `IGNORE` for areas that do not count.
+    """
+
+    polygons: NDArray[Any]
+    classes: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -268,8 +319,10 @@ class PolygonLayer:
             raise RefSAMError(
                 "input", f"No polygon of '{self.path}' lies where the other layer is; check the CRS of both."
             )
-        self._names = here.names
+        self._here = here
         self._drawn = DrawnPolygons(here.polygons)
+        points = shapely.point_on_surface(here.polygons)
+        self._anchors = np.floor([shapely.get_y(points), shapely.get_x(points)]).astype(np.int64)
 
     def prepare(self, windows: Iterable[Window]) -> None:
         """Nothing has to be looked for."""
@@ -277,8 +330,26 @@ class PolygonLayer:
     def labels(self, window: Window, index: Mapping[str, int]) -> Labels:
         """Draw a window of the grid; `index` gives the class of each name."""
         objects = self._drawn.draw(window)
-        table = np.array([0, *(index.get(name, IGNORE) for name in self._names)], np.uint8)
-        return Labels(table[objects], objects)
+        classes = self._classes(index)
+        table = np.concatenate([np.zeros(1, np.uint8), classes])
+        return Labels(table[objects], objects, self._anchors_in(window, classes))
+
+    def outlines(self, index: Mapping[str, int]) -> Outlines:
+        """Return the polygons in pixels of the grid; `index` gives the class of each name."""
+        polygons = self._here.polygons.copy()
+        # Another CRS may have crossed a few.
+        crossed = ~shapely.is_valid(polygons)
+        polygons[crossed] = shapely.make_valid(polygons[crossed], method="structure", keep_collapsed=False)
+        return Outlines(polygons, self._classes(index))
+
+    def _classes(self, index: Mapping[str, int]) -> NDArray[np.uint8]:
+        return np.array([index.get(name, IGNORE) for name in self._here.names], np.uint8)
+
+    def _anchors_in(self, window: Window, classes: NDArray[np.uint8]) -> Anchors:
+        rows, columns = self._anchors - np.array([[window.row_off], [window.col_off]], np.int64)
+        inside = (rows >= 0) & (rows < window.height) & (columns >= 0) & (columns < window.width)
+        there = np.flatnonzero(inside & (classes != IGNORE))
+        return Anchors(there + 1, classes[there], rows[there], columns[there])
 
 
 Layer = RasterLayer | PolygonLayer

@@ -128,6 +128,74 @@ def test_two_vector_files_meet_on_a_grid_of_their_own(write_vector):
         compare(result=result, truth=write_vector(truth, "more.gpkg"), gsd=1e-5)
 
 
+def object_counts(record):
+    return [tuple(row[f"{side}_objects"] for side in ("truth", "result", "matched")) for row in record["classes"]]
+
+
+def test_objects_of_two_vector_files_smaller_than_a_pixel_are_told_apart(write_vector):
+    rng = np.random.default_rng(0)
+    # Pools of 3 to 8 m in a district of 60 km, found a fifth of their side beside where they are.
+    left, bottom, side = *(HALF_METRE * rng.uniform(0, 120_000, (2, 300))), rng.uniform(3, 8, 300)
+    pools = [shapely.box(left + shift * side, bottom, left + (1 + shift) * side, bottom + side) for shift in (0, 0.2)]
+    truth, result = (write_vector(shapes, f"{name}.gpkg") for shapes, name in zip(pools, "tr", strict=True))
+    recorder = Recorder()
+    record = compare(recorder, result=result, truth=truth)
+    assert record["grid"]["gsd"] > 7
+    assert object_counts(record) == [(300, 300, 300)]
+    assert record["object_iou"] == pytest.approx(0.8 / 1.2, abs=1e-4)
+    (said,) = (message for message in recorder.messages if "GSD" in message)
+    assert f"{np.median(side**2) / record['grid']['gsd'] ** 2:.2g} pixels" in said
+    advised = float(said.rstrip(".").split()[-1])
+    assert advised == pytest.approx(np.sqrt(np.median(side**2) / 20), rel=0.05)
+    near = dict(result=result, truth=truth, gsd=2 * record["grid"]["gsd"])
+    assert compare(recorder, **near)["object_f1"] == 1 and len([m for m in recorder.messages if "GSD" in m]) == 1
+
+
+def test_a_pixel_size_that_is_advised_is_allowed(write_vector):
+    far = write_vector([corners(0, 0, 1, 1), corners(400_000, 0, 400_001, 1)], "far.gpkg")
+    recorder = Recorder()
+    record = compare(recorder, result=far, truth=far)
+    (said,) = (message for message in recorder.messages if "GSD" in message)
+    advised = float(said.rstrip(".").split()[-1])
+    assert 0 < 200_000 / advised < evaluate.LARGEST_SIDE
+    assert advised < record["grid"]["gsd"]
+
+
+def test_objects_of_two_vector_files_count_in_the_extent_and_outside_unnamed_areas(write_vector):
+    true = [corners(0, 0, 20, 20), corners(30, 0, 50, 20), corners(100, 0, 120, 20), corners(200, 0, 220, 20)]
+    found = [corners(0, 0, 20, 20), corners(30, 10, 50, 20), corners(102, 2, 110, 10)]
+    record = compare(
+        truth=write_vector(true, "truth.gpkg", kind=["a", "a", None, "a"]), truth_field="kind",
+        result=write_vector(found, "result.gpkg", kind=["a", "a", "a"]), result_field="kind",
+        extent=corners(10, -5, 150, 30).bounds,
+    )  # fmt: skip
+    assert object_counts(record) == [(2, 2, 2)]
+    assert record["object_iou"] == pytest.approx((1 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("block", [2**20, 70])
+def test_polygons_that_no_pixel_shows_are_missed_or_wrong(write_raster, write_vector, monkeypatch, block):
+    monkeypatch.setattr(evaluate, "BLOCK_PIXELS", block)
+    pixels = np.zeros((60, 70), np.uint8)
+    pixels[20:50, 20:50] = 1
+    pixels[:10] = 9
+    raster = write_raster(pixels[None], "raster.tif", nodata=9)
+    tiny = [corners(column + 0.1, row + 0.1, column + 0.3, row + 0.3) for row in (5, 15, 25, 35) for column in (2, 30)]
+    outside = corners(-9.5, 30, -9.3, 30.2)
+    polygons = write_vector([*tiny, outside, corners(20, 20, 50, 50)], "polygons.gpkg")
+    recorder = Recorder()
+    record = compare(recorder, result=raster, truth=polygons)
+    # Two of the eight lie where the raster has no data.
+    assert object_counts(record) == [(7, 1, 1)]
+    assert (record["object_recall"], record["object_precision"]) == (pytest.approx(1 / 7, abs=1e-4), 1)
+    assert any("polygons.gpkg', 6 hold no pixel's centre" in m and "missed" in m for m in recorder.messages)
+    turned = compare(recorder, result=polygons, truth=raster)
+    assert object_counts(turned) == [(1, 7, 1)]
+    assert any("6 hold no pixel's centre" in message and "wrong" in message for message in recorder.messages)
+    part = compare(result=raster, truth=polygons, extent=corners(0, 20, 70, 30).bounds)
+    assert object_counts(part) == [(3, 1, 1)]
+
+
 def test_vectors_in_degrees_are_compared_in_metres(write_vector):
     square = shapely.box(8.0, 47.0, 8.001, 47.001)
     path = write_vector([square], "truth.gpkg", crs="EPSG:4326")
