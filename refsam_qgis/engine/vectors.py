@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -108,9 +109,11 @@ def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "in
 def value_order(value: str) -> tuple[bool, float, str]:
     """Key that sorts field values: numbers before words, by value."""
     try:
-        return False, float(value), value
+        number = float(value)
     except ValueError:
-        return True, 0.0, value
+        number = math.nan
+    # "nan" has no order and so would leave one to chance; it and "inf" are words.
+    return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
 
 
 def _text(value: object) -> str:
