@@ -17,6 +17,7 @@ from pyproj.exceptions import ProjError
 from .errors import RefSAMError
 from .events import Reporter
 from .rasters.georeference import pyproj_crs
+from .rasters.map_shapes import to_pixels
 from .rasters.source import RasterSource
 
 
@@ -81,15 +82,8 @@ def in_pixels_of(
                     code,
                     f"'{path}' cannot be transformed into the CRS of raster '{raster.path}'; save it in that CRS.",
                 ) from error
-    back = ~raster.transform
-    moved: NDArray[Any] = shapely.transform(
-        shapely.force_2d(np.asarray(geometries)),
-        lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
-        interleaved=False,
-    )
-    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
-    moved[lost] = shapely.Point()
-    return moved
+    shapes = shapely.force_2d(np.asarray(geometries))
+    return to_pixels(shapes, raster.transform, raster.crs, (raster.width / 2, raster.height / 2))
 
 
 def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "input") -> list[str]:

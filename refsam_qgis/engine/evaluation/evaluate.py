@@ -240,7 +240,9 @@ def _grid_of_polygons(job: EvaluateJob, result: PolygonLayer, truth: PolygonLaye
     """Make a grid over two vector data sets, in the CRS of the truth."""
     if len(truth.given.polygons) == 0:
         raise RefSAMError("input", f"The truth '{job.truth}' holds no polygon; there is nothing to compare with.")
-    shapes = [truth.given.polygons, result.given.in_pixels(Affine.identity(), truth.crs).polygons]
+    west, south, east, north = shapely.total_bounds(truth.given.polygons)
+    found = result.given.in_pixels(Affine.identity(), truth.crs, ((west + east) / 2, (south + north) / 2))
+    shapes = [truth.given.polygons, found.polygons]
     boxes = [shapely.box(*shapely.total_bounds(each)) for each in shapes if len(each)]
     if len(boxes) == 2 and not boxes[0].intersects(boxes[1]):
         raise RefSAMError("input", f"'{job.result}' and '{job.truth}' lie apart; check the CRS of both.")

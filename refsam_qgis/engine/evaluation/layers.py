@@ -313,7 +313,7 @@ class PolygonLayer:
         Raises:
             RefSAMError: With code ``input`` when there are polygons, but none of them there.
         """
-        here = self.given.in_pixels(grid.transform, grid.crs)
+        here = self.given.in_pixels(grid.transform, grid.crs, (grid.width / 2, grid.height / 2))
         frame = shapely.box(0, 0, grid.width, grid.height)
         if len(self.given.polygons) and not shapely.intersects(here.polygons, frame).any():
             raise RefSAMError(

@@ -4,6 +4,7 @@ import csv
 import json
 import zipfile
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -202,6 +203,24 @@ def test_vectors_in_degrees_are_compared_in_metres(write_vector):
     record = compare(result=write_vector([square], "r.gpkg", crs="EPSG:4326"), truth=path, gsd=5.0)
     assert record["grid"]["gsd"] == pytest.approx(5.0, rel=0.01)
     assert record["miou"] == 1
+
+
+@pytest.mark.parametrize("column", [5, 25, 40])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_either_side_of_the_antimeridian_is_compared(write_raster, write_vector, column, drawn):
+    """The meridian of 180° is that of column 32."""
+    transform = Affine(5e-6, 0, 180 - 32 * 5e-6, 0, -5e-6, -17)
+    true = np.zeros((40, 60), np.uint8)
+    true[10:30, column : column + 15] = 1
+    square = shapely.transform(
+        shapely.box(column, 10, column + 15, 30), lambda x, y: transform * (x, y), interleaved=False
+    )
+    result = write_vector(list(gpd.GeoSeries([square], crs=4326).to_crs(32760)), "result.gpkg", crs="EPSG:32760")
+    if drawn:
+        truth = write_vector([square], "truth.gpkg", crs="EPSG:4326")
+    else:
+        truth = write_raster(true[None], "truth.tif", crs="EPSG:4326", transform=transform)
+    assert compare(result=result, truth=truth)["miou"] == pytest.approx(1, abs=0.001 if drawn else 0)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32640", "EPSG:4326"])

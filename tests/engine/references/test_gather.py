@@ -95,6 +95,20 @@ def test_marks_in_another_crs_fall_on_the_same_pixels(write_raster, write_vector
     assert (here.classes[0].shots.masks == there.classes[0].shots.masks).float().mean() > 0.9999
 
 
+@pytest.mark.parametrize("column", [40, 225, 270], ids=["west", "across", "east"])
+def test_marks_on_either_side_of_the_antimeridian(write_raster, write_vector, column):
+    """The meridian of 180° is that of column 240; the zone that the marks are in ends there."""
+    transform = Affine(5e-6, 0, 179.9988, 0, -5e-6, -17)
+    raster = write_raster(
+        painted(300, 300, [(slice(100, 120), slice(column, column + 30), RED)]), crs="EPSG:4326", transform=transform
+    )
+    here = gpd.GeoSeries([on_map(box(column, 100, column + 30, 120), transform)], crs="EPSG:4326")
+    vector = write_vector(list(here.to_crs(32760)), crs="EPSG:32760")
+    shots = read(raster, vector).classes[0].shots
+    marked = shots.images.permute(0, 2, 3, 1)[shots.masks == FOREGROUND].numpy()
+    assert len(marked) == 600 and (marked == RED).all()
+
+
 @pytest.mark.parametrize(
     "transform",
     [
