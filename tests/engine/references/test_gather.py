@@ -257,6 +257,29 @@ def test_negatives_beside_the_raster_are_told_of(write_raster, write_vector, sce
         read(raster, reds, negatives="none.gpkg")
 
 
+def test_marks_that_are_left_out_are_counted(write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    far = squares((9000, 100), (9000, 200), (-50, 100))
+    pair = shapely.MultiPolygon([*squares((100, 100), (0, 9000))])
+    flat = shapely.Polygon([HALF_METRE * (50, 50)] * 4)
+    marks = write_vector([pair, *far, flat, *squares((9000, 300))], kind=["a", "a", "b", "a", "a", None])
+    negatives = write_vector([*squares((100, 130)), *far, flat], "negatives.gpkg")
+    recorder = Recorder()
+    found = read(raster, marks, recorder, annotation="partial", negatives=negatives)
+    assert (found.classes[0].shots.masks == FOREGROUND).sum() == 400
+    assert recorder.messages == [
+        f"5 marks of '{marks}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{marks}' have no area and are left out.",
+        f"3 marks of '{negatives}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{negatives}' have no area and are left out.",
+    ]
+    recorder = Recorder()
+    with pytest.raises(RefSAMError, match="Class 'b' of"):
+        read(raster, marks, recorder, class_field="kind")
+    # What has no class is counted as such.
+    assert [message.split(" of ")[0] for message in recorder.messages] == ["1 marks", "4 marks", "1 polygons"]
+
+
 def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
     marks = write_vector(squares((100, 100)), kind=["a"])
     first = read(write_raster(scene), marks, class_field="kind").digest
