@@ -93,10 +93,12 @@ class Evaluate(RefSAMAlgorithm):
         return self.tr(
             "Compares a result with what is really there. Each of the two may be polygons or a raster of class "
             "numbers; a raster truth on another grid is aligned to the result, and the log says so. Classes are "
-            "matched by their names. Areas without data do not count; whatever polygons do not cover is background, "
-            "so give an extent where only a part was mapped.\n\n"
+            "matched by their names; where each has only one class and one of them gives it no name, the two are the "
+            "same unless their numbers differ (255 goes with any), and the log says so. Areas without data do not "
+            "count; whatever polygons do not cover is background, so give an extent where only a part was mapped.\n\n"
             "Areas are compared by IoU, precision, recall and F1; boundaries by the boundary F; objects by how many "
-            "are found with a large enough overlap."
+            "are found with a large enough overlap. Objects of two polygon layers are compared by their shapes, not by "
+            "pixels."
         )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -111,7 +113,10 @@ class Evaluate(RefSAMAlgorithm):
             self.GSD,
             self.tr("Pixel size (metres)"),
             EvaluateJob.gsd,
-            self.tr("At which two polygon layers are compared; 0 derives it from the objects of the truth."),
+            self.tr(
+                "At which areas and boundaries of two polygon layers are compared; 0 derives it from the objects of "
+                "the truth and from how far the layers reach."
+            ),
         )
         self.add_number(
             self.TOLERANCE,

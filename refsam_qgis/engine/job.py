@@ -432,7 +432,8 @@ class EvaluateJob:
         result_classes: Names of a raster result's class ids 1, 2, …; empty takes those in RefSAM's own masks, the band
             description of a lone class, or the ids.
         truth_classes: The same of a raster truth.
-        gsd: Ground sample distance in metres at which two vector data sets are compared; 0 is automatic.
+        gsd: Ground sample distance in metres at which areas and boundaries of two vector data sets are compared; 0 is
+            automatic.
         tolerance: How far apart in pixels two boundaries may be and still agree.
         min_iou: IoU from which a found object counts as a true one, 0..1.
         extent: ``(xmin, ymin, xmax, ymax)`` in the truth's CRS; ``None`` for all that both cover.

@@ -25,7 +25,7 @@ from .chips import Chip, ChipSet
 from .contact_sheet import draw_contact_sheet
 from .gather import MarkedRaster, choose_ground_size, cut_chips, open_marked, require_chips
 from .marks import MAX_CLASSES
-from .refset_file import read_refset, write_refset
+from .refset_file import read_refset, verify_refset, write_refset
 
 MAX_SET_CHIPS = 30
 """Most chips of a class in a set; each must be encoded, and its background is compared with in every tile."""
@@ -80,6 +80,8 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         reporter.progress(0.7, "Writing the set")
         if (path := outputs["refset"]) is not None:
             write_refset(path, chips, reporter)
+            reporter.progress(0.85, "Reading it again")  # nothing that cannot be read may replace a set
+            verify_refset(path, job.output, reporter)
         if (path := outputs["picture"]) is not None:
             reporter.progress(0.9, "Drawing the picture")
             with disk_errors(path):

@@ -52,7 +52,7 @@ class LabelledRaster:
         self._opened: tuple[int, RasterSource] | None = None
         source = self._source()
         self._frame = shapely.box(0, 0, source.width, source.height)
-        here = labels.in_pixels(source.transform, source.crs)
+        here = labels.in_pixels(source.transform, source.crs, (source.width / 2, source.height / 2))
         near = shapely.intersects(here.polygons, self._frame)
         self.polygons: NDArray[Any] = here.polygons[near]
         self.class_ids = np.array([ids.get(name, IGNORE_ID) for name in here.names[near]], np.uint8)

@@ -95,6 +95,20 @@ def test_marks_in_another_crs_fall_on_the_same_pixels(write_raster, write_vector
     assert (here.classes[0].shots.masks == there.classes[0].shots.masks).float().mean() > 0.9999
 
 
+@pytest.mark.parametrize("column", [40, 225, 270], ids=["west", "across", "east"])
+def test_marks_on_either_side_of_the_antimeridian(write_raster, write_vector, column):
+    """The meridian of 180° is that of column 240; the zone that the marks are in ends there."""
+    transform = Affine(5e-6, 0, 179.9988, 0, -5e-6, -17)
+    raster = write_raster(
+        painted(300, 300, [(slice(100, 120), slice(column, column + 30), RED)]), crs="EPSG:4326", transform=transform
+    )
+    here = gpd.GeoSeries([on_map(box(column, 100, column + 30, 120), transform)], crs="EPSG:4326")
+    vector = write_vector(list(here.to_crs(32760)), crs="EPSG:32760")
+    shots = read(raster, vector).classes[0].shots
+    marked = shots.images.permute(0, 2, 3, 1)[shots.masks == FOREGROUND].numpy()
+    assert len(marked) == 600 and (marked == RED).all()
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -240,6 +254,29 @@ def test_negatives_beside_the_raster_are_told_of(write_raster, write_vector, sce
         assert recorder.messages == [told]
     with pytest.raises(RefSAMError, match=r"'none.gpkg' does not exist"):
         read(raster, reds, negatives="none.gpkg")
+
+
+def test_marks_that_are_left_out_are_counted(write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    far = squares((9000, 100), (9000, 200), (-50, 100))
+    pair = shapely.MultiPolygon([*squares((100, 100), (0, 9000))])
+    flat = shapely.Polygon([HALF_METRE * (50, 50)] * 4)
+    marks = write_vector([pair, *far, flat, *squares((9000, 300))], kind=["a", "a", "b", "a", "a", None])
+    negatives = write_vector([*squares((100, 130)), *far, flat], "negatives.gpkg")
+    recorder = Recorder()
+    found = read(raster, marks, recorder, annotation="partial", negatives=negatives)
+    assert (found.classes[0].shots.masks == FOREGROUND).sum() == 400
+    assert recorder.messages == [
+        f"5 marks of '{marks}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{marks}' have no area and are left out.",
+        f"3 marks of '{negatives}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{negatives}' have no area and are left out.",
+    ]
+    recorder = Recorder()
+    with pytest.raises(RefSAMError, match="Class 'b' of"):
+        read(raster, marks, recorder, class_field="kind")
+    # What has no class is counted as such.
+    assert [message.split(" of ")[0] for message in recorder.messages] == ["1 marks", "4 marks", "1 polygons"]
 
 
 def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
