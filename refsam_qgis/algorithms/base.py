@@ -22,7 +22,9 @@ from ..engine.job import Job, to_dict
 from ..host.engine import engine_python, shared_client
 from ..host.feedback import FeedbackReporter
 from ..host.qgis_compat import ADVANCED, DOUBLE
+from .engine_rasters import EngineRasters
 from .files import overwritten_input, unreadable_raster, unusable_sink
+from .origin import command_of
 from .values import Values
 
 GROUPS = {
@@ -43,11 +45,13 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         GROUP: Id of its group, a key of `GROUPS`.
         MAY_OVERWRITE: Names of inputs that an output may replace.
         EXPLAINED_BY_ENGINE: Names of optional inputs that may be damaged, since the engine says of each what is wrong.
+        engine_rasters: Paths at which the engine reads the rasters of this run; there from `prepare` on.
     """
 
     GROUP = "segmentation"
     MAY_OVERWRITE: tuple[str, ...] = ()
     EXPLAINED_BY_ENGINE: tuple[str, ...] = ()
+    engine_rasters: EngineRasters
 
     def help_text(self) -> str:
         """Return the paragraphs that explain the algorithm; those about its parameters are added."""
@@ -128,8 +132,10 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         sentence = self._first_problem(values)
         if sentence:
             raise QgsProcessingException(sentence)
+        self.engine_rasters = EngineRasters()
         try:
             self.prepare(values)
+            self._origin = command_of(values)
         except RefSAMError as error:
             raise QgsProcessingException(str(error)) from error
         return True
@@ -181,9 +187,17 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         self.add(parameter, help_text, advanced)
 
     def run_in_engine(self, job: Job, feedback: QgsProcessingFeedback) -> dict[str, Any]:
-        """Run `job` in the session's worker and return its result.
+        """Run `job`, with what it was made from, in the session's worker and return its result.
 
         Raises:
             RefSAMError: With the engine's sentence; `JobCancelled` when the user asked to stop.
         """
-        return shared_client().run(to_dict(job), FeedbackReporter(feedback))
+        document = to_dict(job)
+        if "origin" in document:
+            document["origin"] = self._origin
+        with_files = self.engine_rasters.with_files
+        try:
+            return shared_client().run(document, FeedbackReporter(feedback, with_files))
+        except RefSAMError as error:
+            error.args = (with_files(str(error)),)
+            raise

@@ -25,7 +25,7 @@ from qgis.core import (
 from ..engine.job import RefsetJob
 from ..host.qgis_compat import RASTER
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .parameters import raster, references
 from .values import Values
 
@@ -123,7 +123,9 @@ class BuildReferenceSet(RefSAMAlgorithm):
         if marks is None:
             raise QgsProcessingException(self.invalidSourceError(values.parameters, references.REFERENCES))
         self._marks = marks
-        self._rasters = [(raster_path(layer), layer.extent(), layer.crs()) for layer in values.rasters(self.RASTERS)]
+        self._rasters = [
+            (self.engine_rasters.path(layer), layer.extent(), layer.crs()) for layer in values.rasters(self.RASTERS)
+        ]
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run the job and hand over its outputs."""
@@ -163,7 +165,8 @@ class BuildReferenceSet(RefSAMAlgorithm):
             feedback.pushWarning(self.tr("{} examples fall on none of the rasters.").format(beside))
         for path, count in zip(paths, counts):
             if not count:
-                feedback.pushWarning(self.tr("No example falls on '{}'; it is left out.").format(path))
+                file = self.engine_rasters.with_files(path)
+                feedback.pushWarning(self.tr("No example falls on '{}'; it is left out.").format(file))
         return [path for path, count in zip(paths, counts) if count]
 
     def _count_marks(self, marks: str, context: QgsProcessingContext) -> tuple[list[int], int]:

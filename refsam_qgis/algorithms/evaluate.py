@@ -23,7 +23,7 @@ from qgis.core import (
 from ..engine.job import EvaluateJob
 from ..host.qgis_compat import RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .values import Values
 from .vector_exchange import CLASS_FIELD, deliver_table, export_features
 
@@ -93,10 +93,12 @@ class Evaluate(RefSAMAlgorithm):
         return self.tr(
             "Compares a result with what is really there. Each of the two may be polygons or a raster of class "
             "numbers; a raster truth on another grid is aligned to the result, and the log says so. Classes are "
-            "matched by their names. Areas without data do not count; whatever polygons do not cover is background, "
-            "so give an extent where only a part was mapped.\n\n"
+            "matched by their names; where each has only one class and one of them gives it no name, the two are the "
+            "same unless their numbers differ (255 goes with any), and the log says so. Areas without data do not "
+            "count; whatever polygons do not cover is background, so give an extent where only a part was mapped.\n\n"
             "Areas are compared by IoU, precision, recall and F1; boundaries by the boundary F; objects by how many "
-            "are found with a large enough overlap."
+            "are found with a large enough overlap. Objects of two polygon layers are compared by their shapes, not by "
+            "pixels."
         )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -111,7 +113,10 @@ class Evaluate(RefSAMAlgorithm):
             self.GSD,
             self.tr("Pixel size (metres)"),
             EvaluateJob.gsd,
-            self.tr("At which two polygon layers are compared; 0 derives it from the objects of the truth."),
+            self.tr(
+                "At which areas and boundaries of two polygon layers are compared; 0 derives it from the objects of "
+                "the truth and from how far the layers reach."
+            ),
         )
         self.add_number(
             self.TOLERANCE,
@@ -182,7 +187,7 @@ class Evaluate(RefSAMAlgorithm):
             QgsProcessingParameterFileDestination(
                 self.REPORT, self.tr("Report"), self.tr("JSON files (*.json)"), optional=True, createByDefault=False
             ),
-            self.tr("Every figure, parameter and version."),
+            self.tr("Every figure, parameter and version, and the command that repeats the run in QGIS."),
         )
         for name, label in (
             (self.MIOU, self.tr("Mean IoU")),
@@ -255,7 +260,7 @@ class Evaluate(RefSAMAlgorithm):
     def _side(self, values: Values, name: str) -> str | QgsProcessingFeatureSource:
         """Return the path of a raster, or the source of polygons."""
         layer = self._layer(values, name)
-        return raster_path(layer) if isinstance(layer, QgsRasterLayer) else values.source(name)
+        return self.engine_rasters.path(layer) if isinstance(layer, QgsRasterLayer) else values.source(name)
 
     def _export(self, name: str, field: str, values: Values, feedback: QgsProcessingFeedback) -> str:
         """Return the path at which the engine reads one side."""

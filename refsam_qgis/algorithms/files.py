@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from qgis.core import (
+    QgsDataProvider,
+    QgsDataSourceUri,
     QgsMapLayer,
     QgsProcessing,
     QgsProcessingException,
+    QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
+    QgsProcessingUtils,
+    QgsProviderRegistry,
     QgsRasterLayer,
+    QgsVectorLayer,
 )
 
 from .values import Values
@@ -20,6 +27,31 @@ VECTOR_FORMATS = (
     "gpkg", "shp", "geojson", "fgb", "gml", "kml", "sqlite", "gdb", "parquet", "tab", "mif", "csv", "xlsx", "ods",
 )  # fmt: skip
 """Endings of files that hold whatever attributes results have; those for drawings and tracks do not."""
+
+TABLE_FORMATS = (".gpkg", ".sqlite", ".gdb")
+"""Endings of files that hold several tables, of which a sink that names one replaces that alone."""
+NO_TABLE = ""
+"""For what no table of features replaces, though it may lie in one file with such."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where data lie.
+
+    Attributes:
+        store: A file or folder, links resolved; words that tell a database from others where it is on a server.
+        table: The table in it; ``None`` for all of it.
+    """
+
+    store: Path | str
+    table: str | None = None
+
+    def __str__(self) -> str:
+        return f"Table '{self.table}' of '{self.store}'" if self.table else f"'{self.store}'"
+
+    def overlaps(self, other: _Place) -> bool:
+        """Whether writing to the one replaces the other."""
+        return self.store == other.store and (None in (self.table, other.table) or self.table == other.table)
 
 
 def raster_path(raster: QgsRasterLayer | str) -> str:
@@ -54,63 +86,96 @@ def overwritten_input(values: Values, allowed: tuple[str, ...] = ()) -> str:
         allowed: Names of inputs that may be replaced.
     """
     definitions = values.algorithm.parameterDefinitions()
-    inputs = {
-        path: definition.name()
+    inputs = [
+        (place, definition.name())
         for definition in definitions
         if not definition.isDestination() and definition.name() not in allowed
-        for path in _input_paths(values, definition.name(), definition.type())
-    }
+        for place in _input_places(values, definition.name(), definition.type())
+    ]
     for definition in definitions:
-        path = _output_path(values, definition.name()) if definition.isDestination() else None
-        if path is not None and path in inputs:
-            return f"'{path}' is both {inputs[path]} and {definition.name()}; write the output to another place."
+        output = _output_place(values, definition.name()) if definition.isDestination() else None
+        for place, name in inputs:
+            if output is not None and output.overlaps(place):
+                return f"{output} is both {name} and {definition.name()}; write the output to another place."
     return ""
 
 
 def unusable_sink(values: Values) -> str:
     """Return a sentence when features have nowhere to go, else nothing; QGIS would notice at the end of the run."""
     for definition in values.algorithm.parameterDefinitions():
-        path = _output_path(values, definition.name()) if definition.type() == "sink" else None
-        if path is None:
+        place = _output_place(values, definition.name()) if definition.type() == "sink" else None
+        if place is None or not isinstance(place.store, Path):
             continue
+        path = place.store
         if path.suffix and path.suffix[1:].lower() not in VECTOR_FORMATS:
             return f"{definition.name()} '{path}' is of no format that holds the attributes; end it in .gpkg or .csv."
         if not path.parent.is_dir():
             return f"Folder '{path.parent}' of {definition.name()} does not exist; create it first."
-        if not all(os.access(place, os.W_OK) for place in (path.parent, path) if place.exists()):
+        if not all(os.access(part, os.W_OK) for part in (path.parent, path) if part.exists()):
             return f"'{path}' may not be written; choose another place for {definition.name()}."
     return ""
 
 
-def _input_paths(values: Values, name: str, kind: str) -> list[Path]:
-    """Return the files and folders that an input parameter names."""
+def warn_if_temporary(name: str, path: str, feedback: QgsProcessingFeedback) -> None:
+    """Say that a run cannot go on from an output, beside which the engine keeps how far it came.
+
+    Args:
+        name: Of the output.
+        path: Where it goes, a file or folder.
+        feedback: Is told.
+    """
+    if _plain(QgsProcessingUtils.tempFolder()) in _plain(path).parents:
+        feedback.pushWarning(
+            f"{name} is temporary; choose a place of your own if a cancelled run is to go on from there."
+        )
+
+
+def _input_places(values: Values, name: str, kind: str) -> list[_Place]:
+    """Return the files, folders and tables that an input parameter names."""
     value = values.parameters.get(name)
     if not value:
         return []
     if kind == "file":
-        return [_plain(str(values.file(name)))]
+        return [_Place(_plain(str(values.file(name))))]
     if kind == "raster":
-        return _layer_paths(values.raster(name))
+        return _layer_places(values.raster(name))
     if kind == "multilayer":
-        return [_plain(raster_path(raster)) for raster in values.raster_files(name)]
+        return [_raster_place(raster) for raster in values.raster_files(name)]
     if kind == "layer":
         layer = values.algorithm.parameterAsLayer(values.parameters, name, values.context)
-        return _layer_paths(layer)
+        return _layer_places(layer)
     if kind in ("source", "vector"):
         layer = values.algorithm.parameterAsVectorLayer(values.parameters, name, values.context)
-        return _layer_paths(layer)
+        return _layer_places(layer)
     return []
 
 
-def _layer_paths(layer: QgsMapLayer | None) -> list[Path]:
-    """Return the file behind a layer, if there is one: what other providers have for a source is no path."""
-    if layer is None or layer.providerType() not in ("gdal", "ogr"):
+def _layer_places(layer: QgsMapLayer | None) -> list[_Place]:
+    """Return the file or table behind a layer, if there is one."""
+    if isinstance(layer, QgsRasterLayer):
+        return [_raster_place(layer)] if layer.providerType() == "gdal" else []
+    if not isinstance(layer, QgsVectorLayer):
         return []
-    return [_plain(raster_path(layer) if isinstance(layer, QgsRasterLayer) else layer.source().split("|")[0])]
+    provider, source = layer.providerType(), layer.source()
+    if provider != "ogr" and QgsDataSourceUri(source).table():
+        return [_table_place(provider, source)]
+    path = QgsProviderRegistry.instance().decodeUri(provider, source).get("path")
+    return [_file_place(path, _table_of(layer))] if path else []
 
 
-def _output_path(values: Values, name: str) -> Path | None:
-    """Return where an output goes if that is a file or folder of the user's choice.
+def _raster_place(raster: QgsRasterLayer | str) -> _Place:
+    path = raster_path(raster)
+    return _Place(_plain(QgsProviderRegistry.instance().decodeUri("gdal", path).get("path") or path), NO_TABLE)
+
+
+def _table_of(layer: QgsVectorLayer) -> str:
+    """Return the name of the table behind a layer, also where the layer's source leaves it out."""
+    tables = layer.dataProvider().subLayers()
+    return tables[0].split(QgsDataProvider.sublayerSeparator())[1] if tables else ""
+
+
+def _output_place(values: Values, name: str) -> _Place | None:
+    """Return where an output goes if that is a place of the user's choice.
 
     The value is read as it stands: asking Processing for it would note the layer for loading.
     """
@@ -119,9 +184,29 @@ def _output_path(values: Values, name: str) -> Path | None:
         value = value.sink.staticValue()
     if not value or not isinstance(value, str) or value == QgsProcessing.TEMPORARY_OUTPUT:
         return None
-    if re.match("[A-Za-z]{2,}:", value):  # such as memory: or a database; a drive of Windows has one letter
-        return None
-    return _plain(value)
+    sink = re.match(r"([A-Za-z]\w+):(?://)?(.*)", value, re.DOTALL)  # a drive of Windows has one letter
+    if sink is None:
+        return _Place(_plain(value))
+    provider, source = sink.groups()
+    if provider == "ogr" and not QgsDataSourceUri(source).database():
+        return _Place(_plain(source))  # without a table QGIS writes into the first one, whatever its name
+    return _table_place(provider, source) if QgsDataSourceUri(source).table() else None
+
+
+def _table_place(provider: str, source: str) -> _Place:
+    """Return the place of a table that a provider's source names."""
+    uri = QgsDataSourceUri(source)
+    if provider in ("ogr", "spatialite"):
+        return _file_place(uri.database(), uri.table())
+    # Processing knows PostgreSQL by an older name, too.
+    server = ("postgres" if provider == "postgis" else provider, uri.service(), uri.host(), uri.port(), uri.database())
+    return _Place(" ".join(filter(None, server)), ".".join(filter(None, (uri.schema(), uri.table()))))
+
+
+def _file_place(path: str, table: str) -> _Place:
+    """Return the place of a table in a file, whose format may hold no more than the one."""
+    plain = _plain(path)
+    return _Place(plain, table.lower() if table and plain.suffix.lower() in TABLE_FORMATS else None)
 
 
 def _plain(path: str) -> Path:

@@ -49,7 +49,7 @@ def declare(algorithm: RefSAMAlgorithm) -> None:
         QgsProcessingParameterFileDestination(
             REPORT, tr("Report"), tr("JSON files (*.json)"), optional=True, createByDefault=False
         ),
-        tr("Every parameter, version, digest, device and time of the run."),
+        tr("Every parameter, version, digest, device and time of the run, and the command that repeats it in QGIS."),
     )
     algorithm.addOutput(QgsProcessingOutputNumber(OBJECT_COUNT, tr("Number of objects")))
     algorithm.addOutput(QgsProcessingOutputString(DEVICE_USED, tr("Device used")))

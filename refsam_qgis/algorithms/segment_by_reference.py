@@ -19,7 +19,7 @@ from qgis.core import (
 from ..engine.job import SegmentJob, SegmentOutputs
 from ..host.qgis_compat import VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .parameters import decision, model, polygons, raster, references
 from .styles import MaskStyle, PolygonStyle, ProbabilityStyle, style_when_loaded
 from .values import Values
@@ -106,7 +106,9 @@ class SegmentByReference(RefSAMAlgorithm):
             QgsProcessingParameterFileDestination(
                 self.REPORT, self.tr("Report"), self.tr("JSON files (*.json)"), optional=True, createByDefault=False
             ),
-            self.tr("Every parameter, version, digest, device and time of the run."),
+            self.tr(
+                "Every parameter, version, digest, device and time of the run, and the command that repeats it in QGIS."
+            ),
         )
         self.addOutput(QgsProcessingOutputNumber(self.OBJECT_COUNT, self.tr("Number of objects")))
         self.addOutput(QgsProcessingOutputString(self.DEVICE_USED, self.tr("Device used")))
@@ -124,7 +126,7 @@ class SegmentByReference(RefSAMAlgorithm):
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
         layer = values.raster(self.INPUT)
-        self._raster_path, self._crs = raster_path(layer), layer.crs()
+        self._raster_path, self._crs = self.engine_rasters.path(layer), layer.crs()
         self._references = references.prepare(values)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..engine.job import EverythingJob
 from ..host.qgis_compat import INTEGER
 from . import object_outputs
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .parameters import model, polygons, raster
 from .values import Values
 
@@ -120,7 +120,7 @@ class SegmentEverything(RefSAMAlgorithm):
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layer."""
         layer: QgsRasterLayer = values.raster(self.INPUT)
-        self._raster_path, self._crs = raster_path(layer), layer.crs()
+        self._raster_path, self._crs = self.engine_rasters.path(layer), layer.crs()
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run the job and hand over its outputs."""

@@ -21,7 +21,7 @@ from qgis.core import (
 from ..engine.job import FolderJob
 from ..host.qgis_compat import FOLDER, RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file, warn_if_temporary
 from .parameters import decision, model, polygons, raster, references
 from .styles import PolygonStyle, style_when_loaded
 from .values import Values
@@ -117,11 +117,17 @@ class SegmentFolder(RefSAMAlgorithm):
     def _declare_outputs(self) -> None:
         self.add(
             QgsProcessingParameterFolderDestination(self.OUTPUT_FOLDER, self.tr("Output folder")),
-            self.tr("Folder for mask, polygons and report of each raster. Keep it to go on from there next time."),
+            self.tr(
+                "Folder for mask, polygons and report of each raster. Keep it to go on from there next time, which "
+                "a temporary one does not allow."
+            ),
         )
         self.add(
             QgsProcessingParameterFeatureSink(self.OUTPUT, self.tr("All polygons"), VECTOR_POLYGON, optional=True),
-            self.tr("The objects found in all rasters, with attributes as of each raster and its name as 'source'."),
+            self.tr(
+                "The objects found in all rasters, with attributes as of each raster and its name as 'source'. Rasters "
+                "without a CRS are left out where others have one."
+            ),
         )
         self.add(
             QgsProcessingParameterFeatureSink(self.FAILURES, self.tr("Failures"), TABLE, optional=True),
@@ -159,7 +165,7 @@ class SegmentFolder(RefSAMAlgorithm):
 
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
-        self._rasters = tuple(map(raster_path, values.raster_files(self.INPUTS)))
+        self._rasters = tuple(map(self.engine_rasters.path, values.raster_files(self.INPUTS)))
         self._references = references.prepare(values)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
@@ -167,6 +173,7 @@ class SegmentFolder(RefSAMAlgorithm):
         wanted = bool(values.parameters.get(self.OUTPUT))
         merged = QgsProcessingUtils.generateTempFilename("polygons.gpkg") if wanted else None
         folder = values.output_file(self.OUTPUT_FOLDER)
+        warn_if_temporary(self.OUTPUT_FOLDER, str(folder), feedback)
         job = FolderJob(
             references=self._references.export(values.context.transformContext(), feedback),
             output_folder=str(folder),
@@ -184,13 +191,18 @@ class SegmentFolder(RefSAMAlgorithm):
             separate=decision.separate(values),
         )
         result = self.run_in_engine(job, feedback)
-        for row in result["failures"]:
+        with_files = self.engine_rasters.with_files
+        failures, not_merged = (
+            [{name: with_files(text) for name, text in row.items()} for row in result[kind]]
+            for kind in ("failures", "not_merged")
+        )
+        for row in (*failures, *not_merged):
             feedback.pushWarning(f"{row['source']}: {row['reason']}")
         found = None
         if merged is not None:
             found = deliver_polygons(values, self.OUTPUT, merged, (*OBJECT_FIELDS, "source"), None, feedback)
             style_when_loaded(values.context, found, PolygonStyle)
-        table = deliver_table(values, self.FAILURES, result["failures"], ("source", "reason"), feedback)
+        table = deliver_table(values, self.FAILURES, failures, ("source", "reason"), feedback)
         written = {self.OUTPUT: found, self.FAILURES: table}
         return {
             **{name: path for name, path in written.items() if path},

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from qgis.core import (
-    QgsFileUtils,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
     QgsProcessingParameterRasterLayer,
-    QgsProcessingUtils,
     QgsRasterLayer,
 )
 
@@ -20,10 +18,10 @@ from ..engine.job import PromptsJob
 from ..host.qgis_compat import VECTOR_POINT, VECTOR_WITH_GEOMETRY
 from . import object_outputs
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file
 from .parameters import model, polygons, raster
 from .values import Values
-from .vector_exchange import export_features
+from .vector_exchange import copy_path, export_features
 
 RESERVED = ("fid", "geom")
 """Attributes that a GeoPackage keeps for itself, in small letters."""
@@ -144,7 +142,7 @@ class SegmentWithPrompts(RefSAMAlgorithm):
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
         layer: QgsRasterLayer = values.raster(self.INPUT)
-        self._raster_path, self._crs = raster_path(layer), layer.crs()
+        self._raster_path, self._crs = self.engine_rasters.path(layer), layer.crs()
         self._points, self._boxes = values.source(self.POINTS), values.source(self.BOXES)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def _export(
     """Copy prompts to where the engine reads them, under the name of their layer; see `export_features`."""
     if source is None:
         return None
-    path = QgsProcessingUtils.generateTempFilename(f"{QgsFileUtils.stringToSafeFilename(source.sourceName())}.gpkg")
+    path = copy_path(source)
     kept = {_exported(field): field for field in fields if field}
     export_features(source, kept, path, values.context.transformContext(), feedback, "prompt")
     return path

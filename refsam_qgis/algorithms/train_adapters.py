@@ -21,7 +21,7 @@ from qgis.core import (
 from ..engine.job import TrainJob
 from ..host.qgis_compat import INTEGER, RASTER, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, raster_path
+from .files import not_a_file, warn_if_temporary
 from .parameters import model, raster
 from .values import Values
 from .vector_exchange import CLASS_FIELD, export_features
@@ -171,7 +171,10 @@ class TrainAdapters(RefSAMAlgorithm):
             QgsProcessingParameterFileDestination(
                 self.ADAPTERS_OUT, self.tr("Trained adapters"), self.tr("Adapters (*.safetensors)")
             ),
-            self.tr("The file to write; a card that tells how they were trained goes beside it."),
+            self.tr(
+                "The file to write; a card that tells how they were trained goes beside it. A cancelled run goes on "
+                "only from a file that is not temporary."
+            ),
         )
         self.add(
             QgsProcessingParameterFileDestination(
@@ -199,16 +202,17 @@ class TrainAdapters(RefSAMAlgorithm):
 
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
-        self._rasters = tuple(raster_path(layer) for layer in values.rasters(self.RASTERS))
+        self._rasters = tuple(map(self.engine_rasters.path, values.rasters(self.RASTERS)))
         self._labels = values.source(self.LABELS)
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run the job and hand over its outputs."""
+        output, curve = values.output_file(self.ADAPTERS_OUT), values.output_file(self.CURVE)
+        warn_if_temporary(self.ADAPTERS_OUT, str(output), feedback)
         class_field = values.text(self.CLASS_FIELD)
         labels = QgsProcessingUtils.generateTempFilename("labels.gpkg")
         fields = {CLASS_FIELD: class_field} if class_field else {}
         export_features(self._labels, fields, labels, values.context.transformContext(), feedback, "class polygon")
-        output, curve = values.output_file(self.ADAPTERS_OUT), values.output_file(self.CURVE)
         job = TrainJob(
             output=str(output),
             rasters=self._rasters,

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeatureSource,
+    QgsProperty,
     QgsRasterLayer,
 )
 
@@ -51,8 +53,13 @@ class Values:
         return self.algorithm.parameterAsDouble(self.parameters, name, self.context)
 
     def optional_number(self, name: str) -> float | None:
-        """Return a number, or ``None`` when there is none."""
-        return None if self.parameters.get(name) in (None, "") else self.number(name)
+        """Return a number, or ``None`` when there is none, which may also be what an expression comes to."""
+        value = self.parameters.get(name)
+        if isinstance(value, QgsProperty):
+            value, _ = value.value(self.context.expressionContext())
+        if value in (None, "", NULL):
+            return None
+        return self.algorithm.parameterAsDouble({name: value}, name, self.context)
 
     def file(self, name: str) -> str | None:
         """Return the path of an input file or folder, or ``None`` when there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
+    QgsProcessingUtils,
     QgsVectorFileWriter,
     QgsVectorLayer,
     QgsWkbTypes,
@@ -55,6 +57,15 @@ FIELD_TYPES = {
 
 OBJECT_FIELDS = ("object_id", CLASS_FIELD, "class_id", "score", "area_m2")
 """Attributes of the polygons that are found by reference."""
+
+MAX_NAME = 60
+"""Longest name of a copied layer's file, in characters; file systems take 255 bytes."""
+
+
+def copy_path(source: QgsProcessingFeatureSource) -> str:
+    """Return a temporary file whose name says which layer it holds, since the engine's sentences name it."""
+    name = re.sub(r"[^\w -]", "_", source.sourceName())[:MAX_NAME]
+    return QgsProcessingUtils.generateTempFilename(f"{name or 'layer'}.gpkg")
 
 
 def export_features(

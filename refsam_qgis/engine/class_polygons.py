@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 
 from .errors import RefSAMError
 from .rasters.georeference import pyproj_crs
+from .rasters.map_shapes import to_pixels
 from .references.marks import DEFAULT_CLASS
 from .vectors import field_values, read_features, value_order
 
@@ -50,10 +51,15 @@ class ClassPolygons:
             sha256.update(polygon + name.encode() + b"\0")
         return sha256.hexdigest()
 
-    def in_pixels(self, transform: Affine, crs: CRS | None) -> ClassPolygons:
+    def in_pixels(self, transform: Affine, crs: CRS | None, centre: tuple[float, float]) -> ClassPolygons:
         """Return them in the pixel coordinates of a raster, without those that its CRS cannot show.
 
         A missing CRS on either side is taken to be that of the other.
+
+        Args:
+            transform: Pixel-to-map transform of the raster.
+            crs: Its CRS, or ``None``.
+            centre: Column and row of its centre.
 
         Raises:
             RefSAMError: With code ``input`` when there is no way between the two CRS.
@@ -68,12 +74,7 @@ class ClassPolygons:
                 ) from error
             polygons = np.asarray(series)
         shown = np.isfinite(shapely.bounds(polygons)).all(axis=1)
-        back = ~transform
-        moved = shapely.transform(
-            polygons[shown],
-            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
-            interleaved=False,
-        )
+        moved = to_pixels(polygons[shown], transform, crs, centre)
         return replace(self, polygons=moved, names=names[shown], crs=None)
 
 

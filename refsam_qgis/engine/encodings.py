@@ -21,7 +21,7 @@ from torch import Tensor
 
 from refsam_qgis import __version__
 
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_stamped
 from .home import home
 from .job import ModelOptions
 from .models.weight_files import describe_model
@@ -167,7 +167,7 @@ def open_encodings(
     folder = None
     if wanted and isinstance(model, PortableEncodings):
         described = describe_input(raster)
-        if all(size is not None for _, size, _ in described["files"]):
+        if is_stamped(described):
             folder = home() / "cache" / "encodings" / _key(described, side, options, model)
     cache = EncodingCache(folder)
     try:

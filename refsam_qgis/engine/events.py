@@ -26,6 +26,32 @@ def check_cancelled(reporter: Reporter) -> None:
         raise JobCancelled
 
 
+class OnceReporter:
+    """Passes on what it hears, but each line of the log once: what holds for many rasters need not be told of each.
+
+    Args:
+        reporter: Hears it.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._told: set[str] = set()
+
+    def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
+        """Pass it on."""
+        self._reporter.progress(fraction, stage, remaining_seconds)
+
+    def log(self, message: str) -> None:
+        """Pass on what has not been told yet."""
+        if message not in self._told:
+            self._told.add(message)
+            self._reporter.log(message)
+
+    def is_cancelled(self) -> bool:
+        """Ask the other."""
+        return self._reporter.is_cancelled()
+
+
 class SilentReporter:
     """Swallows every event; for tests and library use."""
 

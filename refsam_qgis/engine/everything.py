@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from refsam_qgis import __version__
 
 from .events import Reporter, check_cancelled
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_stamped
 from .job import EverythingJob
 from .journal import Journal, open_journal
 from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, point_grid
@@ -73,6 +73,7 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
         inputs = files_of([job.input]) + job.model.files()
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+        raster.tell_bands(reporter)
         window, extent = target_window(job.extent, raster.path, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Loading the model")
@@ -296,14 +297,19 @@ def _first_pixel(outline: BaseGeometry) -> tuple[int, int]:
     return int(np.floor(top)), int(np.floor(corners[corners[:, 1] == top, 0].min()))
 
 
-def _journal_key(job: EverythingJob, raster: RasterSource, grid: TileGrid, segmenter: PromptableSegmenter) -> str:
-    """Digest all that the masks of a tile depend on."""
+def _journal_key(
+    job: EverythingJob, raster: RasterSource, grid: TileGrid, segmenter: PromptableSegmenter
+) -> str | None:
+    """Digest all that the masks of a tile depend on; ``None`` where it might change unnoticed."""
+    source = describe_input(raster)
+    if not is_stamped(source):
+        return None
     described = describe_model(stock_options(job.model))
     weights = {name: value for name, value in described.items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
             "kind": "everything",
-            "input": describe_input(raster),
+            "input": source,
             "tiles": [grid.side, grid.overlap],
             "points": job.points_per_side,
             "rules": asdict(mask_rules(job)),

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyogrio.raw
+import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.errors import RasterioError
 
 from .errors import RefSAMError
 from .job import ReferenceSource
 from .rasters.georeference import map_transform, open_raster
-from .rasters.parts import parts_of
+from .rasters.parts import on_disk, parts_of
 
 UNRELATED = (".aux.xml", ".ovr")
 """Endings of side files that programs add to a raster without changing it."""
@@ -26,10 +29,25 @@ def fingerprint(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def is_stamped(identity: dict[str, Any]) -> bool:
+    """Whether a raster would get another identity when it is changed.
+
+    Nobody can tell of what is no local file, such as an address in the web, nor of what names no file at all.
+
+    Args:
+        identity: As `raster_identity` returned it.
+    """
+    stamps = identity["files"]
+    return bool(stamps) and all(size is not None for _, size, _ in stamps)
+
+
 def file_stamp(path: str) -> list[Any]:
-    """Return path, size in bytes and modification time in nanoseconds; both ``None`` for what is no local file."""
+    """Return path, size in bytes and modification time in nanoseconds; both ``None`` for what is no local file.
+
+    For what lies in an archive they are those of the archive.
+    """
     try:
-        stat = os.stat(path)
+        stat = os.stat(on_disk(path))
     except OSError:
         return [path, None, None]
     return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]
@@ -38,13 +56,15 @@ def file_stamp(path: str) -> list[Any]:
 def raster_identity(path: str) -> dict[str, Any]:
     """Return what tells a raster from any other, and from itself before it was changed.
 
+    The host writes virtual rasters anew for each run, so the text of one counts, not where or when it was written.
+
     Raises:
         RefSAMError: With code ``input`` when it is missing, no raster or not on a map yet.
     """
     try:
         with open_raster(path) as dataset:
             return {
-                "files": [file_stamp(part) for part in parts_of(dataset) if not part.lower().endswith(UNRELATED)],
+                **_content(dataset),
                 "width": dataset.width,
                 "height": dataset.height,
                 "crs": None if dataset.crs is None else dataset.crs.to_wkt(),
@@ -61,6 +81,17 @@ def raster_identity(path: str) -> dict[str, Any]:
         raise RefSAMError(
             "input", f"Raster '{path}' or a file that it names has a name that is no UTF-8; rename it."
         ) from error
+
+
+def _content(dataset: rasterio.DatasetReader) -> dict[str, Any]:
+    """Return the stamps of the files that a raster consists of, without its own if that is a text that is digested."""
+    files = [part for part in parts_of(dataset) if not part.lower().endswith(UNRELATED)]
+    digest = None
+    if dataset.driver == "VRT":
+        with suppress(OSError):  # what stands in for a file, such as vrt://, has no text
+            digest = hashlib.sha256(Path(dataset.name).read_bytes()).hexdigest()
+            files = [part for part in files if os.path.realpath(part) != os.path.realpath(dataset.name)]
+    return {"files": [file_stamp(part) for part in files], "virtual": digest}
 
 
 def references_identity(source: ReferenceSource) -> dict[str, Any]:

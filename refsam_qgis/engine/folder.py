@@ -18,14 +18,15 @@ from refsam_qgis import __version__
 from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
-from .fingerprint import fingerprint, raster_identity, references_identity
+from .fingerprint import fingerprint, is_stamped, raster_identity, references_identity
 from .folder_rasters import FolderRaster, find_rasters
-from .folder_results import check_results, read_report
+from .folder_results import check_results, discard, earlier_results, read_report
 from .job import FolderJob, SegmentJob, SegmentOutputs
 from .models.weight_files import describe_model
 from .rasters.outputs import OutputFiles, disk_errors
 from .rasters.source import RasterSource
 from .rasters.writers import merge_polygons
+from .references.bands import bands_of_examples
 from .runner import Loader, load_from_disk
 
 if TYPE_CHECKING:  # torch is imported when there is something to do
@@ -36,6 +37,10 @@ COMMON_CAUSES = ("checkpoint", "environment", "memory", "disk")
 """Kinds of failure that the next raster would meet as well."""
 BLOCK = 1024
 """Side in pixels of the windows in which a raster that failed is read again."""
+NOT_MERGED = (
+    "It has no CRS, unlike others, so the merged layer leaves its polygons out; assign the CRS of its map to it."
+)
+"""Why polygons of a finished raster are not in the merged layer."""
 SEARCHED, SEGMENTED = 0.02, 0.97
 """Progress when the rasters are known, and when the last one is done."""
 
@@ -48,17 +53,26 @@ class _Task:
         raster: The raster.
         identity: What tells its content from any other; empty when it cannot be opened.
         fingerprint: Digest of all that its results depend on.
+        is_known: Whether the fingerprint would be another one if the raster, or that of the examples, was changed.
         status: ``to do``, ``done``, ``skipped`` (nothing had changed) or ``failed``.
         reason: Why it failed.
         result: Of the job that was done for it, now or earlier.
+        earlier: Results of an earlier run, which go when there is a newer report without them.
     """
 
     raster: FolderRaster
     identity: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    is_known: bool = False
     status: str = "to do"
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
+    earlier: list[str] = field(default_factory=list)
+
+    @property
+    def band_count(self) -> int:
+        """How many bands it has."""
+        return len(self.identity["dtypes"])
 
     def fail(self, error: RefSAMError, reporter: Reporter) -> None:
         """Note why it failed."""
@@ -77,9 +91,10 @@ def run_folder(job: FolderJob, reporter: Reporter, load: Loader | None = None) -
         load: Gives the network; ``None`` loads it from its checkpoint. Asked once, and only when there is work.
 
     Returns:
-        ``done``, ``skipped`` and ``failed`` (numbers of rasters), ``failures`` (source, reason), ``rasters`` (source,
-        status, outputs and object_count of each), ``object_count``, ``device`` (``None`` when there was no work),
-        ``seconds`` and ``outputs`` (paths by name).
+        ``done``, ``skipped`` and ``failed`` (numbers of rasters), ``failures`` (source, reason), ``not_merged`` (the
+        same of rasters whose polygons the merged layer leaves out), ``rasters`` (source, status, outputs and
+        object_count of each), ``object_count``, ``device`` (``None`` when there was no work), ``seconds`` and
+        ``outputs`` (paths by name).
 
     Raises:
         RefSAMError: When no raster can be done for one common cause; finished rasters are kept, and `JobCancelled`
@@ -95,12 +110,13 @@ def run_folder(job: FolderJob, reporter: Reporter, load: Loader | None = None) -
         tasks = _look_up(job, rasters, reporter)
         if any(task.status == "to do" for task in tasks):
             _segment(job, tasks, reporter, load or load_from_disk)
+        left_out: list[dict[str, str]] = []
         if (path := outputs["merged"]) is not None:
-            _merge(path, tasks, reporter)
+            left_out = _merge(path, tasks, reporter)
         if (path := outputs["failures"]) is not None:
             _write_failures(path, tasks)
         outputs.commit()
-    result = _result(job, tasks, time.monotonic() - started)
+    result = _result(job, tasks, left_out, time.monotonic() - started)
     reporter.log(f"{result['done']} rasters done, {result['skipped']} unchanged, {result['failed']} failed.")
     reporter.progress(1.0, "Done", 0.0)
     return result
@@ -114,31 +130,41 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
         "references": references,
         "model": {k: v for k, v in describe_model(job.model).items() if k not in ("checkpoint", "adapters")},
         "raster": asdict(job.raster),
-        "bands_of_references": _default_raster(job, rasters) == job.references.raster,
         "polygons": asdict(job.polygons),
         "threshold": job.threshold,
         "separate": job.separate,
     }
+    examples = references.get("raster")
     tasks = [_Task(raster) for raster in rasters]
     for number, task in enumerate(tasks):
         check_cancelled(reporter)
         reporter.progress(SEARCHED * number / len(tasks), "Looking for changes")
         try:
-            task.identity = raster_identity(task.raster.path)
+            _identify(job, task, examples, common)
         except RefSAMError as error:
             task.fail(error, reporter)
-            continue
-        task.fingerprint = fingerprint({**common, "input": task.identity})
-    parts = _parts_read(job, [task.identity for task in tasks] + [references.get("raster") or {}])
+    parts = _parts_read(job, [task.identity for task in tasks] + [examples or {}])
     for task in tasks:
         if task.status == "to do" and not job.redo:
             _compare(job, task, reporter)
         if task.status == "to do":
             try:
                 check_results(task.raster, job.probability, parts)
+                task.earlier = earlier_results(task.raster, parts)
             except RefSAMError as error:
                 task.fail(error, reporter)
     return tasks
+
+
+def _identify(job: FolderJob, task: _Task, examples: dict[str, Any] | None, common: dict[str, Any]) -> None:
+    """Note what a raster is, and what its results depend on besides what all results do."""
+    task.identity = raster_identity(task.raster.path)
+    task.is_known = is_stamped(task.identity)
+    bands = None
+    if examples is not None:
+        task.is_known = task.is_known and is_stamped(examples)
+        bands = bands_of_examples(job.raster.bands, task.band_count, len(examples["dtypes"]))
+    task.fingerprint = fingerprint({**common, "bands_of_examples": bands, "input": task.identity})
 
 
 def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
@@ -163,7 +189,7 @@ def _compare(job: FolderJob, task: _Task, reporter: Reporter) -> None:
             raise
         except RefSAMError:
             task.fail(RefSAMError("input", str(report["failure"])), reporter)
-    elif _are_whole(job, task.raster, report):
+    elif task.is_known and _are_whole(job, task.raster, report):
         task.status, task.result = "skipped", report["result"]
 
 
@@ -196,11 +222,13 @@ def _segment(job: FolderJob, tasks: list[_Task], reporter: Reporter, load: Loade
     from .session import Session
 
     to_do = [task for task in tasks if task.status == "to do"]
-    default_raster = _default_raster(job, [task.raster for task in tasks])
+    readable = [task for task in to_do if max(job.raster.bands or (1,)) <= task.band_count]
     reporter.progress(SEARCHED, "Reading references")
+    default_raster = to_do[0].raster.path  # never asked for: marks of a folder job name their raster
     session = Session(job.references, default_raster, job.raster, job.model, load, reporter)
     with interruptible(reporter):
-        session.references(None)
+        if readable:  # examples that cannot be used stop the run; bands that a raster lacks are its own failure
+            session.references(session.showing(readable[0].band_count))
         reporter.progress(SEARCHED, "Loading the model")
         check_cancelled(reporter)
         _ = session.model
@@ -238,12 +266,14 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
                 threshold=job.threshold,
                 separate=job.separate,
                 keep_encodings=False,  # a folder would fill the disk with what is seldom asked for again
+                origin=job.origin,
             ),
             session,
             reporter,
             {"source": raster.name, "fingerprint": task.fingerprint},
         )
         task.status = "done"
+        discard(set(task.earlier) - set(task.result["outputs"].values()), reporter)
     except JobCancelled:
         raise
     except Exception as error:
@@ -255,6 +285,7 @@ def _segment_one(job: FolderJob, task: _Task, session: Session, reporter: Report
             raise failure from error
         task.fail(failure, reporter)
         if failure.code == "input":
+            discard(task.earlier, reporter)
             _remember_failure(task)
 
 
@@ -271,14 +302,6 @@ def _remember_failure(task: _Task) -> None:
         with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
             json.dump(report, stream, ensure_ascii=False, indent=2)
         outputs.commit()
-
-
-def _default_raster(job: FolderJob, rasters: list[FolderRaster]) -> str:
-    """The raster whose bands the job's are: that of the examples if it is searched too, else any searched one."""
-    own = job.references.raster
-    if own is not None and os.path.realpath(own) in {os.path.realpath(raster.path) for raster in rasters}:
-        return own
-    return rasters[0].path
 
 
 class _Part:
@@ -335,25 +358,43 @@ def _cancelled(tasks: list[_Task]) -> JobCancelled:
     )
 
 
-def _merge(path: str, tasks: list[_Task], reporter: Reporter) -> None:
-    """Write the polygons of all finished rasters into one layer, in the CRS of the first of them."""
+def _merge(path: str, tasks: list[_Task], reporter: Reporter) -> list[dict[str, str]]:
+    """Write the polygons of the finished rasters into one layer, in the CRS of the first that has one.
+
+    Where some have a CRS those without are left out, as nobody knows where they lie in it; so is what has no place in
+    the CRS of the layer.
+
+    Returns:
+        ``source`` and ``reason`` of each raster some or all of whose polygons are left out.
+    """
     finished = [task for task in tasks if task.status in ("done", "skipped")]
-    systems = [task.identity["crs"] for task in finished]
-    crs = None if not systems or systems[0] is None else CRS.from_wkt(systems[0])
-    others = sum(other != systems[0] for other in systems)
+    placed = [task for task in finished if task.identity["crs"] is not None]
+    merged = placed or finished
+    crs = CRS.from_wkt(placed[0].identity["crs"]) if placed else None
+    others = sum(task.identity["crs"] != merged[0].identity["crs"] for task in merged)
     if others:
         reporter.log(
-            f"The merged polygons are in the CRS of '{finished[0].raster.name}'; those of {others} rasters were in "
-            "another one."
+            f"The merged polygons are in the CRS of '{merged[0].raster.name}'; those of rasters in another one "
+            f"({others}) were transformed into it."
         )
+    left_out: list[dict[str, str]] = []
+
+    def leave_out(source: str, reason: str) -> None:
+        left_out.append({"source": source, "reason": reason})
+        reporter.log(f"'{source}': {reason}")
+
+    for task in finished:
+        if placed and task.identity["crs"] is None:
+            leave_out(task.raster.name, NOT_MERGED)
 
     def layers() -> Iterator[tuple[str, str]]:
-        for number, task in enumerate(finished):
+        for number, task in enumerate(merged):
             check_cancelled(reporter)
-            reporter.progress(SEGMENTED + (1 - SEGMENTED) * number / len(finished), "Merging the polygons")
+            reporter.progress(SEGMENTED + (1 - SEGMENTED) * number / len(merged), "Merging the polygons")
             yield task.raster.name, task.raster.polygons
 
-    merge_polygons(path, layers(), crs)
+    merge_polygons(path, layers(), crs, leave_out)
+    return left_out
 
 
 def _write_failures(path: str, tasks: list[_Task]) -> None:
@@ -363,12 +404,13 @@ def _write_failures(path: str, tasks: list[_Task]) -> None:
         table.writerows((task.raster.name, task.reason) for task in tasks if task.status == "failed")
 
 
-def _result(job: FolderJob, tasks: list[_Task], seconds: float) -> dict[str, Any]:
+def _result(job: FolderJob, tasks: list[_Task], left_out: list[dict[str, str]], seconds: float) -> dict[str, Any]:
     counts = {status: sum(task.status == status for task in tasks) for status in ("done", "skipped", "failed")}
     outputs = {"output_folder": job.output_folder, "merged": job.merged, "failures": job.failures}
     return {
         **counts,
         "failures": [{"source": t.raster.name, "reason": t.reason} for t in tasks if t.status == "failed"],
+        "not_merged": left_out,
         "rasters": [
             {
                 "source": task.raster.name,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import pyogrio
@@ -12,8 +13,10 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.errors import RasterioError
 
 from .errors import RefSAMError
+from .events import Reporter
 from .folder_rasters import FolderRaster
 from .rasters.georeference import open_raster
+from .rasters.outputs import side_files
 from .rasters.writers import LAYER, PROBABILITY_NODATA
 
 
@@ -51,6 +54,41 @@ def check_results(raster: FolderRaster, probability: bool, parts: Collection[str
         )
 
 
+def earlier_results(raster: FolderRaster, parts: Collection[str]) -> list[str]:
+    """Return the results of an earlier run: what its report lists, as far as it is there and looks like it.
+
+    Args:
+        raster: The raster.
+        parts: Real paths of all that is read, none of which is given out.
+    """
+    report = read_report(raster.report)
+    if "refsam" not in report or not isinstance(report.get("files"), dict):
+        return []
+    places = {"mask": raster.mask, "polygons": raster.polygons, "probability": raster.probability}
+    listed = [path for name, path in places.items() if name in report["files"] and os.path.realpath(path) not in parts]
+    looks = _looks(raster)
+    return [path for path in listed if looks[path](path)]
+
+
+def discard(results: Iterable[str], reporter: Reporter) -> None:
+    """Delete results, which another run gave than the report that is beside them now, and say so.
+
+    What programs put beside them goes too. One that another program holds stays.
+    """
+    for result in results:
+        try:
+            for path in (Path(result), *side_files(Path(result))):
+                path.unlink(missing_ok=True)
+            reporter.log(f"'{result}' of an earlier run is deleted, as it is out of date.")
+        except OSError as error:
+            reporter.log(f"'{result}' of an earlier run is out of date and cannot be deleted ({error}); delete it.")
+
+
+def _looks(raster: FolderRaster) -> dict[str, Callable[[str], bool]]:
+    """Return for each place of a result whether a file looks like it."""
+    return {raster.mask: _is_mask, raster.polygons: _is_layer, raster.probability: _is_probability}
+
+
 def _foreign(raster: FolderRaster, there: list[str]) -> str | None:
     """Return one of the files in the places of results that RefSAM did not write, ``None`` if there is none.
 
@@ -59,10 +97,10 @@ def _foreign(raster: FolderRaster, there: list[str]) -> str | None:
     """
     if "refsam" in read_report(raster.report):
         return None
-    known = {raster.mask: _is_mask, raster.polygons: _is_layer, raster.probability: _is_probability}
+    looks = _looks(raster)
     others = [path for path in there if path != raster.report]
     for path in others:
-        if not known[path](path):
+        if not looks[path](path):
             return path
     return raster.report if raster.report in there and not (others and _is_torn(raster.report)) else None
 

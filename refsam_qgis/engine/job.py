@@ -166,6 +166,8 @@ class SegmentJob:
             0 leaves them together.
         keep_encodings: Whether what the frozen encoder says of each tile is kept on disk, up to 4 GiB in all, so that
             asking the same raster for something else is quicker. The result is the same.
+        origin: What the job was made from, such as a command of QGIS, for those who read its report. It makes no other
+            job: no result and no key depends on it.
     """
 
     input: str
@@ -178,6 +180,7 @@ class SegmentJob:
     threshold: float = THRESHOLD
     separate: float = 0.0
     keep_encodings: bool = True
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _range("threshold", self.threshold, 0, 1)
@@ -199,7 +202,8 @@ class FolderJob:
         pattern: File names searched for, such as ``*.tif``; several are separated by ``;``.
         recursive: Whether folders inside `folder` are searched too; results keep their relative folder.
         inputs: Rasters, instead of `folder`.
-        merged: GeoPackage of all polygons with their ``source``; ``None`` for none.
+        merged: GeoPackage of all polygons with their ``source``, in the CRS of the first raster that has one, without
+            those of rasters that have none; ``None`` for none.
         failures: CSV of the rasters that failed, with ``source`` and ``reason``; ``None`` for none.
         probability: Whether each raster gives ``STEM_probability.tif`` too.
         redo: Whether finished rasters are done again though nothing changed.
@@ -221,6 +225,7 @@ class FolderJob:
     polygons: PolygonOptions = field(default_factory=PolygonOptions)
     threshold: float = THRESHOLD
     separate: float = 0.0
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _range("threshold", self.threshold, 0, 1)
@@ -296,6 +301,7 @@ class PromptsJob:
         model: Network, weights and device; adapters and method do not matter.
         raster: How the raster is read; tile size 0 fits the prompts.
         polygons: How outlines become polygons.
+        origin: As in `SegmentJob`.
     """
 
     input: str
@@ -308,6 +314,7 @@ class PromptsJob:
     model: ModelOptions = field(default_factory=ModelOptions)
     raster: RasterOptions = field(default_factory=RasterOptions)
     polygons: PolygonOptions = field(default_factory=PolygonOptions)
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.points is None and self.boxes is None:
@@ -329,6 +336,7 @@ class EverythingJob:
         model: Network, weights and device; adapters and method do not matter.
         raster: How the raster is read; tile size 0 is SAM's own 1024.
         polygons: How outlines become polygons.
+        origin: As in `SegmentJob`.
     """
 
     input: str
@@ -341,6 +349,7 @@ class EverythingJob:
     model: ModelOptions = field(default_factory=ModelOptions)
     raster: RasterOptions = field(default_factory=RasterOptions)
     polygons: PolygonOptions = field(default_factory=PolygonOptions)
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _range("points_per_side", self.points_per_side, 1, 128)
@@ -378,6 +387,7 @@ class TrainJob:
         validation: Share of the scenes that are kept for validation, 0..0.9; a lone raster is parted into scenes.
         patience: Stop when validation has not become better for so many looks; 0 never stops early.
         curve: PNG of the loss and validation curves; ``None`` for none.
+        origin: As in `SegmentJob`.
     """
 
     output: str
@@ -396,6 +406,7 @@ class TrainJob:
     validation: float = 0.2
     patience: int = 5
     curve: Optional[str] = None
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _choice("stretch", self.stretch, STRETCHES)
@@ -421,13 +432,15 @@ class EvaluateJob:
         result_classes: Names of a raster result's class ids 1, 2, …; empty takes those in RefSAM's own masks, the band
             description of a lone class, or the ids.
         truth_classes: The same of a raster truth.
-        gsd: Ground sample distance in metres at which two vector data sets are compared; 0 is automatic.
+        gsd: Ground sample distance in metres at which areas and boundaries of two vector data sets are compared; 0 is
+            automatic.
         tolerance: How far apart in pixels two boundaries may be and still agree.
         min_iou: IoU from which a found object counts as a true one, 0..1.
         extent: ``(xmin, ymin, xmax, ymax)`` in the truth's CRS; ``None`` for all that both cover.
         report: JSON record; ``None`` for none.
         picture: PNG of the confusion matrix; ``None`` for none.
         table: CSV with one row a class; ``None`` for none.
+        origin: As in `SegmentJob`.
     """
 
     result: str
@@ -443,6 +456,7 @@ class EvaluateJob:
     report: Optional[str] = None
     picture: Optional[str] = None
     table: Optional[str] = None
+    origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _range("gsd", self.gsd, 0, float("inf"))

@@ -181,18 +181,23 @@ class Journal:
 
 
 @contextmanager
-def open_journal(key: str, reporter: Reporter) -> Iterator[Journal]:
+def open_journal(key: str | None, reporter: Reporter) -> Iterator[Journal]:
     """Open the journal of a kind of run; one that keeps nothing where another process has it or the disk refuses.
 
     Args:
-        key: Digest of all that a tile's logits depend on.
+        key: Digest of all that a tile's logits depend on; ``None`` for a raster of which nobody can tell whether it
+            was changed, so that nothing may be kept.
         reporter: Hears when nothing can be kept.
 
     Raises:
         JobCancelled: When the run is cancelled; it says how many tiles are kept.
     """
     with ExitStack() as stack:
-        journal = _open(home() / "journals" / key, stack, reporter)
+        if key is None:
+            reporter.log("Finished tiles are not kept for a later run, as nobody can tell whether the raster changes.")
+            journal = Journal(None, reporter)
+        else:
+            journal = _open(home() / "journals" / key, stack, reporter)
         stack.callback(journal.close)
         try:
             yield journal

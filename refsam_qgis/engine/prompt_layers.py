@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from .errors import RefSAMError
-from .events import Reporter
+from .events import Reporter, check_cancelled
 from .job import PromptsJob
 from .rasters.source import RasterSource
 from .vectors import field_values, in_pixels_of, read_features, value_order
@@ -71,6 +72,9 @@ class _Box:
     value: str
 
 
+_Prompt = TypeVar("_Prompt", _Points, _Box)
+
+
 def read_prompts(job: PromptsJob, raster: RasterSource, reporter: Reporter) -> list[PromptedObject]:
     """Read the objects that a job's prompts show, ordered by their numbers.
 
@@ -106,6 +110,7 @@ def _read_points(path: str, job: PromptsJob, raster: RasterSource, reporter: Rep
     shapes = in_pixels_of(raster, frame, path, reporter)
     found, beside = [], 0
     for shape, label, value in zip(shapes, labels, values, strict=True):
+        check_cancelled(reporter)
         if value is None:
             continue
         place = shapely.get_coordinates(shape)
@@ -126,6 +131,7 @@ def _read_boxes(path: str, job: PromptsJob, raster: RasterSource, reporter: Repo
     bounds = shapely.bounds(in_pixels_of(raster, frame, path, reporter))
     found, beside = [], 0
     for (left, top, right, bottom), value in zip(bounds, values, strict=True):
+        check_cancelled(reporter)
         if value is None:
             continue
         clipped = max(left, 0.0), max(top, 0.0), min(right, float(raster.width)), min(bottom, float(raster.height))
@@ -175,10 +181,11 @@ def _by_value(points: list[_Points], boxes: list[_Box], field: str) -> list[Prom
     values = sorted({point.value for point in points} | {box.value for box in boxes}, key=value_order)
     numbers = [int(value) for value in values if value.isascii() and value.isdigit()]
     own_numbers = len(set(numbers)) == len(values) and all(1 <= number <= MAX_ID for number in numbers)
+    points_of, boxes_of = _grouped(points), _grouped(boxes)
     objects = []
     for number, value in zip(numbers if own_numbers else range(1, len(values) + 1), values, strict=True):
-        own = [prompt for prompt in points if prompt.value == value]
-        of_boxes = [prompt.box for prompt in boxes if prompt.value == value]
+        own = points_of.get(value, [])
+        of_boxes = [prompt.box for prompt in boxes_of.get(value, [])]
         if not of_boxes and not any(prompt.label for prompt in own):
             raise RefSAMError(
                 "input",
@@ -188,28 +195,44 @@ def _by_value(points: list[_Points], boxes: list[_Box], field: str) -> list[Prom
     return objects
 
 
+def _grouped(prompts: Sequence[_Prompt]) -> dict[str, list[_Prompt]]:
+    """Return the prompts of each value, in their order."""
+    groups: dict[str, list[_Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.value, []).append(prompt)
+    return groups
+
+
 def _by_place(points: list[_Points], boxes: list[_Box]) -> list[PromptedObject]:
     """Make each box an object with the points in it, and each other point on an object an object.
 
     Points beside an object that lie in no box belong to the nearest object.
     """
-    inside = [[_holds(box.box, prompt.place[0]) for prompt in points] for box in boxes]
-    loose = [prompt for i, prompt in enumerate(points) if not any(row[i] for row in inside)]
-    seeds: list[tuple[list[_Points], list[Box]]] = [
-        ([prompt for prompt, held in zip(points, row, strict=True) if held], [box.box])
-        for box, row in zip(boxes, inside, strict=True)
-    ]
-    seeds += [([prompt], []) for prompt in loose if prompt.label]
+    seeds: list[tuple[list[_Points], list[Box]]] = [([], [box.box]) for box in boxes]
+    places = shapely.points(np.array([prompt.place[0] for prompt in points]).reshape(-1, 2))
+    # Without a predicate the tree compares rectangles, which boxes and points are, borders included.
+    held, holders = shapely.STRtree([shapely.box(*box.box) for box in boxes]).query(places)
+    for i, holder in zip(held.tolist(), holders.tolist(), strict=True):
+        seeds[holder][0].append(points[i])
+    loose = np.setdiff1d(np.arange(len(points)), held).tolist()
+    seeds += [([points[i]], []) for i in loose if points[i].label]
     if not seeds:
         raise RefSAMError(
             "input", "There are only points beside objects (0); add a point on each object (1), or a box."
         )
     shapes = [shapely.box(*of_boxes[0]) if of_boxes else shapely.Point(own[0].place[0]) for own, of_boxes in seeds]
-    for prompt in loose:
-        if not prompt.label:
-            nearest = int(np.argmin(shapely.distance(shapes, shapely.Point(prompt.place[0]))))
-            seeds[nearest][0].append(prompt)
+    beside = [i for i in loose if not points[i].label]
+    for i, nearest in zip(beside, _nearest(places[beside], shapes), strict=True):
+        seeds[nearest][0].append(points[i])
     return [_object(number, own, of_boxes) for number, (own, of_boxes) in enumerate(seeds, 1)]
+
+
+def _nearest(places: NDArray[Any], shapes: Sequence[BaseGeometry]) -> NDArray[np.intp]:
+    """Return the index of the shape nearest to each place; the first of several."""
+    which, found = shapely.STRtree(shapes).query_nearest(places)
+    nearest = np.full(len(places), len(shapes), np.intp)
+    np.minimum.at(nearest, which, found)
+    return nearest
 
 
 def _object(number: int, points: list[_Points], boxes: list[Box]) -> PromptedObject:
@@ -226,7 +249,3 @@ def _object(number: int, points: list[_Points], boxes: list[Box]) -> PromptedObj
         np.concatenate(labels).astype(np.int64) if labels else np.zeros(0, np.int64),
         box,
     )
-
-
-def _holds(box: Box, place: NDArray[np.float64]) -> bool:
-    return bool(box[0] <= place[0] <= box[2] and box[1] <= place[1] <= box[3])

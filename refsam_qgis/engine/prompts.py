@@ -65,6 +65,7 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, files_of(read) + job.model.files()))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+        raster.tell_bands(reporter)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading prompts")
         with clock.stage("prompts"):

@@ -25,8 +25,8 @@ from refsam_qgis import __version__
 from .background import consumer
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
-from .fingerprint import fingerprint
-from .job import ModelOptions, SegmentJob
+from .fingerprint import fingerprint, is_stamped
+from .job import ModelOptions, ReferenceSource, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import describe_model
@@ -37,7 +37,7 @@ from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
 from .rasters.parts import files_of
 from .rasters.separate import separate_touching
-from .rasters.source import CACHE_BYTES, RasterSource
+from .rasters.source import CACHE_BYTES, RasterSource, count_bands
 from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
@@ -50,8 +50,9 @@ from .rasters.writers import (
 from .references.gather import ReferenceSet
 from .report import Clock, describe_device, describe_input, write_report
 from .runner import Loader, load_from_disk
-from .session import Session
+from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
+from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -126,12 +127,13 @@ def segment_raster(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
         raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+        raster.tell_bands(session.reporter)
         window, extent = target_window(job.extent, job.input, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading references")
         with clock.stage("references"):
-            side, ground_size = _tile_side(job, raster, session, reporter)
-            references = session.references(ground_size)
+            side, showing = _tile_side(job, raster, session, reporter)
+            references = session.references(showing)
         check_cancelled(reporter)
         reporter.progress(LOADED / 3, "Loading the model")
         with clock.stage("model"):
@@ -139,8 +141,8 @@ def segment_raster(
         check_cancelled(reporter)
         reporter.progress(LOADED * 2 / 3, "Looking at the references")
         with clock.stage("descriptions"), torch.inference_mode():
-            described = session.described(ground_size)
-        job = replace(job, polygons=session.polygon_options(job.polygons, ground_size))
+            described = session.described(showing)
+        job = replace(job, polygons=session.polygon_options(job.polygons, showing))
         grid = TileGrid(raster.width, raster.height, side, overlap_pixels(side, job.raster.overlap))
         key = _journal_key(raster, grid, references, job.model, model)
         with (
@@ -149,7 +151,7 @@ def segment_raster(
         ):
             run = _TileRun(raster, grid, window, journal, encodings, reporter)
             answers = TileAnswers(
-                described, journal, encodings, partial(session.described_on_cpu, ground_size), reporter.log
+                described, journal, encodings, partial(session.described_on_cpu, showing), reporter.log
             )
             with clock.stage("tiles"):
                 found = run.segment(answers, len(described.classes), references, outputs, extent, job)
@@ -174,7 +176,7 @@ def segment_raster(
             if (path := outputs["report"]) is not None:
                 further = {
                     "input": describe_input(raster),
-                    "references": _describe_references(references),
+                    "references": _describe_references(references, job.references),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                     "files": _describe_files(outputs),
                     **(note or {}),
@@ -324,33 +326,37 @@ class _TileRun:
         return TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
-def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, float | None]:
+def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, Showing]:
     """Choose the side of the tiles and the ground size of the chips so that both are equal on the ground.
 
     Returns:
-        The side in pixels, and the ground size to ask for; ``None`` for that of the examples themselves.
+        The side in pixels, and how the examples are shown.
     """
+    showing = session.showing(count_bands(raster.path))
     if job.raster.tile_size:
-        return job.raster.tile_size, job.raster.tile_size * raster.gsd
-    wanted = round(session.references(None).chip_ground_size / raster.gsd)
+        return job.raster.tile_size, showing._replace(ground_size=job.raster.tile_size * raster.gsd)
+    wanted = round(session.references(showing).chip_ground_size / raster.gsd)
     side = min(max(wanted, MIN_TILE), MAX_TILE)
     if side == wanted:
-        return side, None
+        return side, showing
     reporter.log(
         f"The examples ask for tiles of {wanted} pixels; {side} are used. Check that they show what the input's "
         "resolution can show."
     )
-    return side, side * raster.gsd
+    return side, showing._replace(ground_size=side * raster.gsd)
 
 
 def _journal_key(
     raster: RasterSource, grid: TileGrid, references: ReferenceSet, options: ModelOptions, model: ReferenceSegmenter
-) -> str:
-    """Digest all that the network's answer on a tile depends on."""
+) -> str | None:
+    """Digest all that the network's answer on a tile depends on; ``None`` where it might change unnoticed."""
+    source = describe_input(raster)
+    if not is_stamped(source):
+        return None
     weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
-            "input": describe_input(raster),
+            "input": source,
             "tiles": [grid.side, grid.overlap],
             "references": references.digest,
             "model": [type(model).__qualname__, weights],
@@ -417,8 +423,9 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _describe_references(references: ReferenceSet) -> dict[str, Any]:
+def _describe_references(references: ReferenceSet, source: ReferenceSource) -> dict[str, Any]:
     return {
+        "examples": None if source.vector is None else count_features(source.vector, source.layer),
         "digest": references.digest,
         "chip_ground_size": references.chip_ground_size,
         "gsd": references.gsd,

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from .events import Reporter, check_cancelled
+from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
+from .rasters.source import count_bands
+from .references.bands import bands_of_examples
 from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
 from .runner import Loader
 
 RECENT = 4
-"""Ground sizes whose chips and descriptions are kept; the rasters of a folder seldom have more."""
+"""Ways of showing the examples whose chips and descriptions are kept; the rasters of a folder seldom have more."""
 
 LEAST_OF_EXAMPLE = 0.05
 """Automatic smallest area of a polygon as a share of the typical example: about a fifth of its length and width."""
+
+
+class Showing(NamedTuple):
+    """How examples are shown to the network.
+
+    Attributes:
+        bands: Bands of their raster that are read; ``None`` lets it choose.
+        ground_size: Side of their chips in metres; ``None`` for their own one.
+    """
+
+    bands: tuple[int, ...] | None
+    ground_size: float | None
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,14 @@ class Session:
 
     Args:
         source: Where the examples are.
-        default_raster: Raster of the marks if `source` names none; the bands in `reading` are its.
-        reading: How it is read.
+        default_raster: Raster of the marks if `source` names none.
+        reading: How the rasters that are searched are read.
         options: Network, weights and device.
         load: Gives the network.
         reporter: Hears about what was left out, and says when to stop.
+
+    Attributes:
+        reporter: The same; what holds for all of the runs is to be told through it, since it says each thing once.
     """
 
     def __init__(
@@ -55,9 +72,10 @@ class Session:
         self._default_raster = default_raster
         self._reading = reading
         self._load = load
-        self._reporter = reporter
-        self._references: dict[float | None, ReferenceSet] = {}
-        self._described: dict[float | None, Described] = {}
+        self.reporter = OnceReporter(reporter)
+        self._bands: dict[int, tuple[int, ...] | None] = {}
+        self._references: dict[Showing, ReferenceSet] = {}
+        self._described: dict[Showing, Described] = {}
         self._told = 0.0
 
     @cached_property
@@ -65,44 +83,63 @@ class Session:
         """The network."""
         return self._load(self.options)
 
-    def references(self, ground_size: float | None) -> ReferenceSet:
-        """Return the examples as chips of a ground size, or of their own one; see `gather_references`."""
-        if ground_size not in self._references:
+    def showing(self, band_count: int) -> Showing:
+        """Return how the examples are shown for a raster of so many bands: in its bands, at their own ground size."""
+        if band_count not in self._bands:
+            self._bands[band_count] = self._choose_bands(band_count)
+        return Showing(self._bands[band_count], None)
+
+    def references(self, showing: Showing) -> ReferenceSet:
+        """Return the examples as chips; see `gather_references`."""
+        if showing not in self._references:
             _make_room(self._references)
-            self._references[ground_size] = gather_references(
+            self._references[showing] = gather_references(
                 self._source,
                 self._default_raster,
-                self._reading.bands,
+                showing.bands,
                 self._reading.stretch,
-                self._reporter,
-                ground_size,
+                self.reporter,
+                showing.ground_size,
             )
-        return self._references[ground_size]
+        return self._references[showing]
 
-    def described(self, ground_size: float | None) -> Described:
+    def described(self, showing: Showing) -> Described:
         """Return the network with its descriptions of `references`."""
-        if ground_size not in self._described:
+        if showing not in self._described:
             _make_room(self._described)
-            self._described[ground_size] = self._describe(self.model, self.options, self.references(ground_size))
-        return self._described[ground_size]
+            self._described[showing] = self._describe(self.model, self.options, self.references(showing))
+        return self._described[showing]
 
-    def described_on_cpu(self, ground_size: float | None) -> Described:
+    def described_on_cpu(self, showing: Showing) -> Described:
         """Return the same on the CPU, for a device that has too little memory."""
         options = replace(self.options, device="cpu")
-        return self._describe(self._load(options), options, self.references(ground_size))
+        return self._describe(self._load(options), options, self.references(showing))
 
-    def polygon_options(self, options: PolygonOptions, ground_size: float | None) -> PolygonOptions:
+    def polygon_options(self, options: PolygonOptions, showing: Showing) -> PolygonOptions:
         """Return the options with the smallest area derived from the examples if it is not given."""
         if options.min_area is not None:
             return options
-        least = self.references(ground_size).typical_example * LEAST_OF_EXAMPLE
+        least = self.references(showing).typical_example * LEAST_OF_EXAMPLE
         if least != self._told:
             self._told = least
-            self._reporter.log(
+            self.reporter.log(
                 f"Polygons below {least:.3g} m², a twentieth of the typical example, are left out; give a smallest "
                 "area to change that."
             )
         return replace(options, min_area=least)
+
+    def _choose_bands(self, band_count: int) -> tuple[int, ...] | None:
+        chosen, path = self._reading.bands, self._source.raster
+        if chosen is None or path is None:
+            return chosen
+        bands = bands_of_examples(chosen, band_count, count_bands(path))
+        if bands is None:
+            self.reporter.log(
+                f"Raster '{path}' of the examples has another number of bands than the {band_count} of a raster that "
+                f"is searched, so bands {', '.join(map(str, chosen))} are not taken of it there but its own red, green "
+                "and blue; put the examples into a reference set with bands of their own to change that."
+            )
+        return bands
 
     def _describe(self, model: ReferenceSegmenter, options: ModelOptions, references: ReferenceSet) -> Described:
         shots = [reference.shots for reference in references.classes]
@@ -110,12 +147,12 @@ class Session:
             shots.append(references.negative)
         described = []
         for of_class in shots:
-            check_cancelled(self._reporter)
+            check_cancelled(self.reporter)
             described.append(describe(model, options, of_class))
         return Described(model, described)
 
 
-def _make_room(kept: dict[float | None, Any]) -> None:
+def _make_room(kept: dict[Showing, Any]) -> None:
     """Forget what was made first."""
     while len(kept) >= RECENT:
         del kept[next(iter(kept))]

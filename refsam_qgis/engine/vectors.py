@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyproj.exceptions import ProjError
 from .errors import RefSAMError
 from .events import Reporter
 from .rasters.georeference import pyproj_crs
+from .rasters.map_shapes import to_pixels
 from .rasters.source import RasterSource
 
 
@@ -53,6 +55,11 @@ def read_features(
     return frame
 
 
+def count_features(path: str, layer: str | None = None) -> int:
+    """Return the number of features of a layer that can be read; `layer` as in `read_features`."""
+    return int(pyogrio.read_info(path, layer=layer or 0, force_feature_count=True)["features"])
+
+
 def in_pixels_of(
     raster: RasterSource, frame: gpd.GeoDataFrame, path: str, reporter: Reporter, code: str = "input"
 ) -> NDArray[Any]:
@@ -75,15 +82,8 @@ def in_pixels_of(
                     code,
                     f"'{path}' cannot be transformed into the CRS of raster '{raster.path}'; save it in that CRS.",
                 ) from error
-    back = ~raster.transform
-    moved: NDArray[Any] = shapely.transform(
-        shapely.force_2d(np.asarray(geometries)),
-        lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
-        interleaved=False,
-    )
-    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
-    moved[lost] = shapely.Point()
-    return moved
+    shapes = shapely.force_2d(np.asarray(geometries))
+    return to_pixels(shapes, raster.transform, raster.crs, (raster.width / 2, raster.height / 2))
 
 
 def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "input") -> list[str]:
@@ -103,9 +103,11 @@ def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "in
 def value_order(value: str) -> tuple[bool, float, str]:
     """Key that sorts field values: numbers before words, by value."""
     try:
-        return False, float(value), value
+        number = float(value)
     except ValueError:
-        return True, 0.0, value
+        number = math.nan
+    # "nan" has no order and so would leave one to chance; it and "inf" are words.
+    return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from qgis.core import QgsProcessingFeedback
 from qgis.PyQt.QtCore import QCoreApplication
@@ -12,21 +13,27 @@ CALM_SECONDS = 5.0
 
 
 class FeedbackReporter:
-    """A `Reporter` for the engine's events on top of Processing's feedback."""
+    """A `Reporter` for the engine's events on top of Processing's feedback.
 
-    def __init__(self, feedback: QgsProcessingFeedback) -> None:
+    Args:
+        feedback: Shows them.
+        reword: Makes of a line of the log what the user is to read.
+    """
+
+    def __init__(self, feedback: QgsProcessingFeedback, reword: Callable[[str], str] = str) -> None:
         self._feedback = feedback
+        self._reword = reword
         self._stage = ""
         self._text = ""
         self._text_at = 0.0
 
     def progress(self, fraction: float, stage: str, remaining_seconds: float | None = None) -> None:
-        """Move the bar, and name the stage and the time left when they change."""
+        """Move the bar, and name the stage and the time left, if any is, when they change."""
         self._feedback.setProgress(100.0 * fraction)
         now = time.monotonic()
         if stage == self._stage and now - self._text_at < CALM_SECONDS:
             return
-        text = stage if remaining_seconds is None else f"{stage}, {time_left(remaining_seconds)}"
+        text = f"{stage}, {time_left(remaining_seconds)}" if remaining_seconds else stage
         if text != self._text:
             self._feedback.setProgressText(text)
             self._text_at = now
@@ -34,7 +41,7 @@ class FeedbackReporter:
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
-        self._feedback.pushInfo(message)
+        self._feedback.pushInfo(self._reword(message))
 
     def is_cancelled(self) -> bool:
         """Whether the user pressed Cancel."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qgis.core import (
     Qgis,
+    QgsCoordinateReferenceSystem,
     QgsProcessing,
     QgsProcessingFeatureSource,
     QgsProcessingParameterDefinition,
@@ -27,6 +28,13 @@ POINT = _wkb_types.Point
 POLYGON = _wkb_types.Polygon
 NO_GEOMETRY = _wkb_types.NoGeometry
 UNKNOWN_GEOMETRY = _wkb_types.Unknown
+
+# Since 3.36 in Qgis.
+WKT2 = (
+    Qgis.CrsWktVariant.Preferred
+    if hasattr(Qgis, "CrsWktVariant")
+    else QgsCoordinateReferenceSystem.WktVariant.WKT_PREFERRED
+)
 
 # Since 3.36 in enums of Qgis.
 if hasattr(Qgis, "ProcessingSourceType"):

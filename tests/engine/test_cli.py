@@ -43,7 +43,8 @@ def test_every_field_of_a_segment_job_has_a_flag():
         return [leaf for value in document.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
 
     same = [a for a, b in zip(leaves(to_dict(job)), leaves(default), strict=True) if a == b]
-    assert same == ["segment", None]  # the kind, and the reference set that stands instead of the marks
+    # The kind, the reference set that stands instead of the marks, and what programs say of where a job comes from.
+    assert same == ["segment", None, None]
 
 
 def test_every_field_of_a_protocol_job_has_a_flag():

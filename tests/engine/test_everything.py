@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import geopandas as gpd
@@ -114,6 +115,14 @@ def test_objects_stay_whole_however_little_overlap_is_asked_for(write_raster, ou
     assert any("so that objects across their borders stay whole" in text for text in reporter.messages) is told
 
 
+def test_bands_that_nothing_names_are_told(write_raster, outputs, model):
+    image, _ = scattered(100, 100)
+    four = write_raster(image[[0, 1, 2, 0]], "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, outputs, reporter)
+    assert "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands." in reporter.messages
+
+
 def test_one_tile_equals_segment_anything(write_raster, outputs, monkeypatch):
     ask_blobs(monkeypatch)
     image = picture(100, 160)
@@ -207,6 +216,14 @@ def test_a_cancelled_run_goes_on_where_it_stopped(write_raster, outputs, model):
     assert result["tiles_kept"] == 4 and result["tiles"] == 2 and len(model.encoded) == 7
     assert Path(outputs.mask).read_bytes() == whole[0]
     assert gpd.read_file(outputs.polygons).equals(whole[1])
+
+
+def test_no_tile_is_kept_of_a_raster_that_might_change_unnoticed(write_raster, outputs, model, private_home):
+    image, _ = scattered(180, 220)
+    raster = write_raster(image)
+    with pytest.raises(JobCancelled, match="no output was written"):
+        run(f"/vsisubfile/0_{os.path.getsize(raster)},{raster}", outputs, Recorder(cancel_after=4 * 14 + 8))
+    assert model.encoded and not list(private_home.glob("journals/*"))
 
 
 def test_outputs_may_not_be_inputs(write_raster, write_virtual, model):

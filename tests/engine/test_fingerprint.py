@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import geopandas as gpd
@@ -11,7 +14,7 @@ import rasterio
 from shapely.geometry import LineString, Point, box
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.fingerprint import fingerprint, raster_identity, references_identity
+from refsam_qgis.engine.fingerprint import fingerprint, is_stamped, raster_identity, references_identity
 from refsam_qgis.engine.job import ReferenceSource
 
 MARKS = [box(0, 0, 10, 10), LineString([(0, 0), (5, 7)]), Point(3, 4)]
@@ -127,11 +130,64 @@ def test_the_parts_of_a_mosaic_of_mosaics_count(raster, write_virtual):
     write_virtual("inner/one.vrt", "two.VRT", SHAPE)
     mosaic = write_virtual("two.VRT", "mosaic.vrt", SHAPE)
     before = raster_identity(mosaic)
-    assert len(before["files"]) == 4
+    assert len(before["files"]) == 3
     os.utime(raster)
     assert raster_identity(mosaic) != before
 
 
 def test_mosaics_that_name_one_another_come_to_an_end(write_virtual):
     write_virtual("../inner/../two.vrt", "inner/one.vrt", SHAPE)
-    assert len(raster_identity(write_virtual("inner/one.vrt", "two.vrt", SHAPE))["files"]) == 2
+    assert len(raster_identity(write_virtual("inner/one.vrt", "two.vrt", SHAPE))["files"]) == 1
+
+
+def test_the_text_of_a_virtual_raster_counts_wherever_it_is_written(raster, write_virtual, tmp_path):
+    """The host writes one for each run; what journals, encodings and folders keep is to be found again."""
+    first = Path(write_virtual(raster, "one/raster.tif", SHAPE))
+    (tmp_path / "two").mkdir()
+    second = Path(shutil.copy(first, tmp_path / "two"))
+    before = raster_identity(str(first))
+    assert raster_identity(str(second)) == before
+    assert [stamp[0] for stamp in before["files"]] == [os.path.realpath(raster)]
+    second.write_text(second.read_text(encoding="utf-8").replace("EPSG:32640", "EPSG:32639"), encoding="utf-8")
+    assert raster_identity(str(second)) != before
+    second.write_text(first.read_text(encoding="utf-8").replace("<SourceBand>1", "<SourceBand>3"), encoding="utf-8")
+    assert raster_identity(str(second)) != before
+
+
+def packed(raster, kind):
+    """Put a raster into an archive; return the archive and GDAL's path of the raster in it."""
+    archive = Path(raster).with_name(f"archive.{kind}")
+    if kind == "gz":
+        archive.write_bytes(gzip.compress(Path(raster).read_bytes()))
+        return archive, f"/vsigzip/{archive}"
+    if kind == "tar":
+        with tarfile.open(archive, "w") as tar:
+            tar.add(raster, "inner/a.tif")
+        return archive, f"/vsitar/{archive}/inner/a.tif"
+    with zipfile.ZipFile(archive, "w") as packing:
+        packing.write(raster, "inner/a.tif")
+    if kind == "zip":
+        return archive, f"/vsizip/{archive}/inner/a.tif"
+    outer = archive.with_name("outer.zip")
+    with zipfile.ZipFile(outer, "w") as packing:
+        packing.write(archive, "archive.zip")
+    return outer, f"/vsizip/{{/vsizip/{{{outer}}}/archive.zip}}/inner/a.tif"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz", "zip of zips"])
+@pytest.mark.parametrize("virtual", [False, True])
+def test_what_lies_in_an_archive_changes_with_it(raster, write_virtual, kind, virtual):
+    archive, path = packed(raster, kind)
+    if virtual:
+        path = write_virtual(path, "of an archive.vrt", SHAPE)
+        Path(path).write_text(Path(path).read_text(encoding="utf-8").replace('relativeToVRT="1"', ""), encoding="utf-8")
+    before = raster_identity(path)
+    assert is_stamped(before) and raster_identity(path) == before
+    os.utime(archive, (1, 1))
+    assert raster_identity(path) != before
+
+
+def test_nobody_can_tell_whether_what_is_no_file_changed(raster):
+    part = f"/vsisubfile/0_{os.path.getsize(raster)},{raster}"
+    assert is_stamped(raster_identity(raster)) and not is_stamped(raster_identity(part))
+    assert not is_stamped(raster_identity('<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand/></VRTDataset>'))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import geopandas as gpd
@@ -90,6 +91,17 @@ def snapshot(folder):
 def failures_of(path):
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(references, tmp_path, write_raster):
+    for name in "abc":
+        values = scene(ord(name))
+        write_raster(np.concatenate([values, values[:1]]), f"in/{name}.tif", photometric="minisblack")
+    reporter = Recorder()
+    run_folder(job(references, tmp_path / "in"), reporter, Loads())
+    assert [message for message in reporter.messages if "Bands" in message] == [
+        "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    ]
 
 
 def test_ten_of_twelve_are_done_and_two_have_reasons(references, folder, tmp_path):
@@ -183,14 +195,43 @@ def copied_marks(references, tmp_path):
 
 
 def test_what_did_not_change_is_not_done_again(references, few, tmp_path):
-    run_folder(job(references, few), Recorder(), Loads())
+    run_folder(job(references, few, origin="a command"), Recorder(), Loads())
+    assert json.loads((tmp_path / "out" / "a.json").read_text(encoding="utf-8"))["job"]["origin"] == "a command"
     load = Loads()
     for raster in few.glob("[ab]*.tif"):
         Path(f"{raster}.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # as QGIS leaves behind
     with open(tmp_path / "out" / "a.gpkg", "ab") as stream:
         stream.write(bytes(100))  # somebody added to it
-    result = run_folder(job(copied_marks(references, tmp_path), few), Recorder(), load)
+    result = run_folder(job(copied_marks(references, tmp_path), few, origin="another command"), Recorder(), load)
     assert (result["done"], result["skipped"], load.count) == (0, 3, 0)
+
+
+def test_what_lies_in_an_archive_is_done_again_when_it_changed(references, few, tmp_path):
+    def pack(raster):
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as packing:
+            packing.write(raster, "a.tif")
+
+    asked = FolderJob(
+        references, str(tmp_path / "out"), inputs=(f"/vsizip/{tmp_path / 'all.zip'}/a.tif",), raster=READING
+    )
+    pack(few / "a.tif")
+    assert [run_folder(asked, Recorder(), Loads())["done"] for _ in range(2)] == [1, 0]
+    pack(few / "b 影.tif")
+    assert run_folder(asked, Recorder(), Loads())["done"] == 1
+
+
+@pytest.mark.parametrize("whose", ["its own", "the examples'"])
+def test_what_might_change_unnoticed_is_done_each_time(references, few, tmp_path, whose):
+    def hidden(raster):
+        return f"/vsisubfile/0_{os.path.getsize(raster)},{raster}"
+
+    raster = str(few / "a.tif")
+    if whose == "its own":
+        raster = hidden(raster)
+    else:
+        references = ReferenceSource(references.vector, hidden(references.raster))
+    asked = FolderJob(references, str(tmp_path / "out"), inputs=(raster,), raster=READING)
+    assert [run_folder(asked, Recorder(), Loads())["done"] for _ in range(2)] == [1, 1]
 
 
 def touch(folder):
@@ -301,7 +342,46 @@ def test_rasters_in_another_crs_are_merged_in_the_first_ones(references, folder,
     assert layer.crs.to_epsg() == 32640 and alone.crs.to_epsg() == 32639
     moved = alone.to_crs(32640).geometry
     assert moved.geom_equals_exact(layer[layer["source"] == "b.tif"].geometry, 1e-6, align=False).all()
-    assert any("CRS of 'a.tif'" in message for message in reporter.messages)
+    said = (
+        "The merged polygons are in the CRS of 'a.tif'; those of rasters in another one (1) were transformed into it."
+    )
+    assert said in reporter.messages
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rasters_without_a_crs_are_not_merged_with_others(references, tmp_path, write_raster, first):
+    names = ("a.tif", "b.tif") if first else ("b.tif", "a.tif")
+    write_raster(scene(1), f"in/{names[0]}", crs=None)
+    write_raster(scene(2), f"in/{names[1]}")
+    write_raster(scene(3), "in/c.tif", crs="EPSG:32639", transform=from_origin(920000, 2795000, 0.5, 0.5))
+    reporter = Recorder()
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), reporter, Loads())
+    layer = gpd.read_file(tmp_path / "m.gpkg")
+    assert result["done"] == 3 and set(layer["source"]) == {names[1], "c.tif"} and layer.crs.to_epsg() == 32640
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == names[0] and "has no CRS" in left_out["reason"]
+    assert f"'{names[0]}': {left_out['reason']}" in reporter.messages
+    assert any("another one (1) were transformed" in message for message in reporter.messages)
+
+
+def test_rasters_without_a_crs_are_merged_with_their_like(references, tmp_path, write_raster):
+    for number in (1, 2):
+        write_raster(scene(number), f"in/{number}.tif", crs=None)
+    result = run_folder(job(references, tmp_path / "in", merged=str(tmp_path / "m.gpkg")), Recorder(), Loads())
+    assert len(gpd.read_file(tmp_path / "m.gpkg")) == result["object_count"] == 4 and result["not_merged"] == []
+
+
+def test_a_raster_on_a_grid_of_its_own_does_not_stop_the_merging(references, few, tmp_path, write_raster):
+    write_raster(scene(3), "in/site.tif", crs='LOCAL_CS["site",UNIT["metre",1]]')
+    reporter = Recorder()
+    asked = job(references, few, merged=str(tmp_path / "m.gpkg"), failures=str(tmp_path / "failed.csv"))
+    result = run_folder(asked, reporter, Loads())
+    assert (result["done"], result["failed"]) == (4, 1)
+    assert set(gpd.read_file(tmp_path / "m.gpkg")["source"]) == {"a.tif", "b 影.tif", "inner/b.TIFF"}
+    assert len(failures_of(tmp_path / "failed.csv")) == 1
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == "site.tif" and "Nothing is known that leads from its CRS" in left_out["reason"]
+    assert f"'site.tif': {left_out['reason']}" in reporter.messages
 
 
 def test_nothing_that_matches_and_no_folder(references, folder):
@@ -417,6 +497,75 @@ def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo)
         assert sorted((tmp_path / "out").glob("a*")) == [theirs]
     theirs.unlink()
     assert run_folder(asked, Recorder(), Loads())["failed"] == 1
+
+
+def damage(raster):
+    """Its head stays, so it opens; its pixels cannot be read."""
+    size = os.path.getsize(raster)
+    with open(raster, "r+b") as stream:
+        stream.truncate(size // 2)
+
+
+def test_a_raster_that_fails_keeps_no_results_of_its_earlier_content(references, few, tmp_path):
+    asked = job(references, few, probability=True)
+    run_folder(asked, Recorder(), Loads())
+    out = tmp_path / "out"
+    for name in ("a.tif.ovr", "a.qml", "a_notes.tif"):
+        (out / name).touch()
+    others = snapshot(out / "inner")
+    damage(few / "a.tif")
+    reporter = Recorder()
+    result = run_folder(asked, reporter, Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (0, 2, 2)
+    assert sorted(path.name for path in out.glob("a*")) == ["a.json", "a.qml", "a_notes.tif"]
+    assert "failure" in json.loads((out / "a.json").read_text(encoding="utf-8"))
+    assert snapshot(out / "inner") == others and len(list(out.glob("b*"))) == 4
+    assert sum("of an earlier run is deleted" in message for message in reporter.messages) == 3
+
+
+def test_probabilities_of_earlier_content_do_not_stay_beside_newer_results(references, few, tmp_path):
+    run_folder(job(references, few, probability=True), Recorder(), Loads())
+    os.utime(few / "a.tif", (1, 1))
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"]) == (1, 2)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.glob("a*")) == ["a.gpkg", "a.json", "a.tif"]
+    assert (out / "b 影_probability.tif").exists()  # of what did not change
+
+
+@pytest.mark.parametrize("whose", ["another one's", "the user's", "no file of the report's"])
+def test_what_refsam_did_not_write_stays_when_a_raster_fails(references, few, tmp_path, write_virtual, whose):
+    asked = job(references, few, probability=whose != "no file of the report's", pattern="*.tif;*.vrt")
+    run_folder(asked, Recorder(), Loads())
+    theirs = tmp_path / "out" / "a_probability.tif"
+    if whose == "another one's":  # the part of a raster that is read
+        write_virtual(str(theirs), "in/z.vrt", (1, 260, 260))
+    elif whose == "the user's":
+        shutil.copy(few / "b 影.tif", theirs)
+    else:
+        shutil.copy(tmp_path / "out" / "a.tif", theirs)
+    content = theirs.read_bytes()
+    damage(few / "a.tif")
+    run_folder(job(references, few, pattern="*.tif;*.vrt"), Recorder(), Loads())
+    assert theirs.read_bytes() == content and not (tmp_path / "out" / "a.tif").exists()
+
+
+def test_a_result_that_is_held_stays_and_is_told(references, few, tmp_path, monkeypatch):
+    asked = job(references, few)
+    run_folder(asked, Recorder(), Loads())
+    damage(few / "a.tif")
+    held, unlink = tmp_path / "out" / "a.gpkg", Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path == held:
+            raise PermissionError(13, "held", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr("refsam_qgis.engine.folder_results.Path.unlink", refuse)
+    reporter = Recorder()
+    assert run_folder(asked, reporter, Loads())["failed"] == 2
+    assert held.exists() and not (tmp_path / "out" / "a.tif").exists()
+    assert any(f"'{held}' of an earlier run is out of date and cannot" in message for message in reporter.messages)
 
 
 @pytest.mark.parametrize("lost", [("json",), ("json", "tif"), ("json", "gpkg")])
@@ -552,3 +701,29 @@ def test_a_raster_that_is_also_the_reference_is_read_in_the_bands_asked_for(tmp_
     for name in ("own", "other"):
         with rasterio.open(tmp_path / "out" / f"{name}.tif") as mask:
             assert (mask.read(1)[155:185, 105:135] == 1).all()
+
+
+@pytest.mark.parametrize("bands", [(4, 1, 2), (3, 1, 2)])
+def test_a_raster_of_other_bands_in_first_place_spoils_no_other(tmp_path, write_raster, write_vector, bands):
+    """The picture is in the bands asked for; what is in the first three alone is none of the examples."""
+
+    def four(seed):
+        image = np.random.default_rng(seed).integers(0, 256, (4, 260, 260), dtype=np.uint8)
+        image[[band - 1 for band in bands]] = scene(seed)
+        return image
+
+    marked = write_raster(four(1), "examples/where.tif", photometric="minisblack")
+    write_raster(four(2), "in/b.tif", photometric="minisblack")
+    source = ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)]), marked)
+    reading = RasterOptions(bands=bands, tile_size=128)
+    alone = FolderJob(source, str(tmp_path / "alone"), folder=str(tmp_path / "in"), raster=reading)
+    run_folder(alone, Recorder(), Loads())
+    write_raster(scene(3), "in/a.tif")
+    both = FolderJob(source, str(tmp_path / "both"), folder=str(tmp_path / "in"), raster=reading)
+    result = run_folder(both, Recorder(), Loads())
+    lacks = 4 in bands
+    assert (result["done"], result["failed"]) == (1 if lacks else 2, lacks)
+    assert (tmp_path / "both" / "b.tif").read_bytes() == (tmp_path / "alone" / "b.tif").read_bytes()
+    with rasterio.open(tmp_path / "both" / "b.tif") as mask:
+        assert (mask.read(1)[155:185, 105:135] == 1).all()
+    assert run_folder(alone, Recorder(), Loads())["skipped"] == 1

@@ -32,7 +32,7 @@ JOBS = [
     PromptsJob("a.tif", points="p.gpkg", outputs=ObjectOutputs("o.gpkg")),
     EverythingJob("a.tif", points_per_side=8, polygons=PolygonOptions(fill_holes=2.0)),
     StatusJob(ModelOptions("vit_b", "sam.pth")),
-    TrainJob("out.safetensors", steps=3),
+    TrainJob("out.safetensors", steps=3, origin="a command"),
     EvaluateJob("a.gpkg", "b.tif", truth_classes=("roof",)),
     ProtocolJob("folder", "isaid5i", (0, 2), methods=("random_forest",), support="point", min_pixels=99),
 ]
@@ -40,7 +40,12 @@ JOBS = [
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
 def test_a_job_survives_json(job):
-    assert from_dict(json.loads(json.dumps(to_dict(job)))) == job
+    again = from_dict(json.loads(json.dumps(to_dict(job))))
+    assert again == job and to_dict(again) == to_dict(job)
+
+
+def test_what_a_job_was_made_from_makes_no_other_job():
+    assert SegmentJob("a.tif", REFERENCES, origin="a command") == SegmentJob("a.tif", REFERENCES)
 
 
 @pytest.mark.parametrize(

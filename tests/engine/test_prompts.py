@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,11 +15,13 @@ from rasterio.transform import Affine
 from shapely.geometry import LineString, MultiPoint, Point, box
 
 from benchmarks.accuracy.sam_reference import as_pixels, segment_anything_own
-from refsam_qgis.engine import prompts
+from refsam_qgis.engine import prompt_layers, prompts
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ObjectOutputs, PolygonOptions, PromptsJob, RasterOptions
-from refsam_qgis.engine.prompt_layers import PromptedObject
+from refsam_qgis.engine.prompt_layers import PromptedObject, read_prompts
 from refsam_qgis.engine.prompts import prompt_windows, run_prompts
+from refsam_qgis.engine.rasters.source import RasterSource
 from tests.engine.models.test_promptable import picture
 from tests.engine.pocket_sam import pocket_sam
 from tests.engine.prompt_stand_in import PatchPrompter
@@ -97,6 +101,14 @@ def test_the_outputs_are_whole_and_right(scene, outputs, model, write_vector):
     assert len(list(Path(outputs.mask).parent.iterdir())) == 3
 
 
+def test_bands_that_nothing_names_are_told(scene, outputs, model, write_raster, write_vector):
+    with rasterio.open(scene) as dataset:
+        four = write_raster(dataset.read([1, 2, 3, 1]), "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, outputs, reporter, points=write_vector(at((22, 152)), "points.gpkg"))
+    assert "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands." in reporter.messages
+
+
 def test_one_tile_equals_segment_anything(outputs, write_raster, write_vector):
     image = picture(150, 200)
     raster = write_raster(image, "one.tif")
@@ -160,6 +172,69 @@ def test_points_of_one_feature_are_one_object(scene, outputs, model, write_vecto
     points = write_vector([MultiPoint([*at((45, 50)), *at((50, 55))])], "p.gpkg")
     assert run(scene, outputs, points=points)["object_count"] == 1
     assert model.asked[0][0].points.shape == (1, 2, 2)
+
+
+def many_prompts(write_raster, write_vector, count):
+    """A raster with as many boxes and points, half of them beside an object, in pixels and as layers."""
+    random = np.random.default_rng(count)
+    corners, places = random.integers(0, 180, (2, count, 2))
+    boxes = [(x, y, x + 9, y + 9) for x, y in corners.tolist()]
+    labels = random.integers(0, 2, count).tolist()
+    names = [f"n{i}" for i in range(count)]
+    raster = write_raster(np.zeros((3, 200, 200), np.uint8), f"{count}.tif")
+    points = write_vector(at(*places.tolist()), f"p{count}.gpkg", label=labels, object=names)
+    layer = write_vector([rectangle(*box) for box in boxes], f"b{count}.gpkg", object=names)
+    job = PromptsJob(raster, points=points, boxes=layer, label_field="label", outputs=ObjectOutputs(mask="m.tif"))
+    return job, boxes, places, labels
+
+
+def test_boxes_hold_the_points_in_them_and_others_go_to_the_nearest(write_raster, write_vector):
+    """Independent: the rule word by word, for every pair. Whole numbers: many lie on borders, many equally far."""
+    job, boxes, places, labels = many_prompts(write_raster, write_vector, 60)
+    with RasterSource(job.input) as raster:
+        found = read_prompts(job, raster, SilentReporter())
+    inside = [[x0 <= x <= x1 and y0 <= y <= y1 for x, y in places] for x0, y0, x1, y1 in boxes]
+    expected = [[i for i, held in enumerate(row) if held] for row in inside]
+    loose = [i for i in range(60) if not any(row[i] for row in inside)]
+    frames = [*boxes, *([*places[i], *places[i]] for i in loose if labels[i])]
+    expected += [[i] for i in loose if labels[i]]
+    for i in loose:
+        if not labels[i]:
+            x, y = places[i]
+            reach = [np.hypot(max(x0 - x, x - x1, 0), max(y0 - y, y - y1, 0)) for x0, y0, x1, y1 in frames]
+            expected[int(np.argmin(reach))].append(i)
+    assert any(len(of) > 1 for of in expected[:60]) and len(expected) > 60 and len(loose) > len(expected) - 60
+    assert [item.object_id for item in found] == list(range(1, len(expected) + 1))
+    for item, of, frame in zip(found, expected, frames, strict=True):
+        assert item.points.round(6).tolist() == places[of].tolist() and item.labels.tolist() == [labels[i] for i in of]
+        assert item.box is None if frame not in boxes else item.box == pytest.approx(frame)
+
+
+@pytest.mark.parametrize("object_field", [None, "object"])
+def test_the_work_grows_with_the_prompts_not_with_their_pairs(write_raster, write_vector, object_field):
+    def steps(count):
+        """Lines of the module that run."""
+        job = replace(many_prompts(write_raster, write_vector, count)[0], object_field=object_field)
+        job = job if object_field is None else replace(job, label_field=None)
+        seen = 0
+
+        def trace(frame, event, argument):
+            nonlocal seen
+            if frame.f_code.co_filename != prompt_layers.__file__:
+                return None
+            seen += event == "line"
+            return trace
+
+        with RasterSource(job.input) as raster:
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                read_prompts(job, raster, SilentReporter())
+            finally:
+                sys.settrace(before)
+        return seen
+
+    assert steps(400) < 5 * steps(100)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", None])
@@ -262,6 +337,12 @@ def test_cancelling_leaves_nothing(scene, outputs, model, write_vector):
     with pytest.raises(JobCancelled):
         run(scene, outputs, Recorder(cancel_after=2), points=points)
     assert not list(Path(outputs.mask).parent.iterdir())
+
+
+def test_reading_prompts_can_be_cancelled(scene, write_vector):
+    layer = write_vector([rectangle(25, 35, 65, 65)], "b.gpkg")
+    with RasterSource(scene) as raster, pytest.raises(JobCancelled):
+        read_prompts(PromptsJob(scene, boxes=layer, outputs=ObjectOutputs("p.gpkg")), raster, Recorder(cancel_after=-1))
 
 
 def prompted(number, *points, box=None):

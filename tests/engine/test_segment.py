@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
-from refsam_qgis.engine import segment
+from refsam_qgis.engine import encodings, segment
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import (
     ModelOptions,
@@ -97,6 +97,16 @@ def run(raster, marks, outputs, model=None, reporter=None, **options):
 def read(path):
     with rasterio.open(path) as dataset:
         return dataset.read()
+
+
+def test_bands_that_nothing_names_are_told_once(scene, outputs, write_raster):
+    """Examples and tiles are read from the same raster."""
+    image, _, marks = scene
+    four = write_raster(np.concatenate([image, image[:1]]), "four.tif", photometric="minisblack")
+    reporter = Recorder()
+    run(four, marks, outputs, reporter=reporter)
+    sentence = "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    assert reporter.messages.count(sentence) == 1
 
 
 def test_the_outputs_are_whole_and_right(scene, outputs):
@@ -219,9 +229,10 @@ def test_nodata_is_nodata_in_the_outputs_and_empty_tiles_are_skipped(write_raste
 def test_the_report_tells_parameters_versions_digests_device_and_times(scene, outputs):
     _, raster, marks = scene
     before = datetime.now().astimezone().replace(microsecond=0)
-    result = run(raster, marks, outputs, threshold=0.4, stretch="percentile")
+    result = run(raster, marks, outputs, threshold=0.4, stretch="percentile", origin="a command")
     report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
     assert report["result"] == result
+    assert report["job"]["origin"] == "a command" and report["references"]["examples"] == 2
     assert report["job"]["threshold"] == 0.4 and report["job"]["raster"]["tile_size"] == 224
     assert report["refsam"] == __version__ and report["versions"]["torch"] == version("torch")
     weights = hashlib.sha256(COMPACT_SAM.read_bytes()).hexdigest()
@@ -425,6 +436,12 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(wide, outputs, private_home):
     assert list((private_home / "journals").iterdir()) == []
 
 
+def test_no_tile_is_kept_of_a_raster_that_might_change_unnoticed(wide, outputs, private_home):
+    raster, marks = wide
+    told = cancelled_run(f"/vsisubfile/0_{os.path.getsize(raster)},{raster}", marks, outputs, 9)
+    assert told == "The run was cancelled; no output was written." and not list(private_home.glob("journals/*"))
+
+
 def test_a_changed_threshold_extent_or_output_goes_on_too(wide, outputs):
     raster, marks = wide
     cancelled_run(raster, marks, outputs, 9, threshold=0.9)
@@ -464,7 +481,15 @@ def test_a_failure_in_the_middle_keeps_the_tiles(wide, outputs):
     assert run(raster, marks, outputs, model)["tiles_kept"] == 2
 
 
-def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, write_vector, private_home):
+@pytest.fixture
+def patient_cache(monkeypatch):
+    """Keep every encoding, however slow the disk is."""
+    monkeypatch.setattr(encodings, "BEING_WRITTEN", 24)
+
+
+def test_a_second_class_of_the_same_raster_is_not_encoded_again(
+    wide, outputs, write_vector, private_home, patient_cache
+):
     """The results are those of a run that has nothing to go by."""
     raster, marks = wide
     other = write_vector([mark_at(HALF_METRE, 300, 400)], "other.gpkg", kind=["other"])
@@ -483,7 +508,7 @@ def test_a_second_class_of_the_same_raster_is_not_encoded_again(wide, outputs, w
     assert model.tiles == cold["tiles"]
 
 
-def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home):
+def test_stored_encodings_of_something_else_are_encoded_again(wide, outputs, private_home, patient_cache):
     raster, marks = wide
     result = run(raster, marks, outputs, PortableSegmenter())
     stored = sorted((private_home / "cache" / "encodings").glob("*/*"))
@@ -547,7 +572,7 @@ def test_bad_paths_are_refused_before_the_model_is_loaded(scene, outputs, tmp_pa
     for bad, sentence in cases:
         with pytest.raises(RefSAMError, match=sentence):
             run_segment(SegmentJob(raster, ReferenceSource(marks), bad), Recorder(), load)
-    with pytest.raises(RefSAMError, match="holds no pixel"):
+    with pytest.raises(RefSAMError, match="choose an extent that overlaps the raster"):
         run_segment(SegmentJob(raster, ReferenceSource(marks), outputs, extent=(0, 0, 1, 1)), Recorder(), load)
 
 

@@ -97,6 +97,9 @@ def test_qgis_process_writes_every_output(qgis_process, raster_path, references_
     report = json.loads((out / "r.json").read_text(encoding="utf-8"))
     assert QgsVectorLayer(str(out / "o.gpkg"), "o", "ogr").featureCount() == report["result"]["object_count"]
     assert [c["name"] for c in report["result"]["classes"]] == ["blue square"]
+    assert report["references"]["examples"] == 2
+    for path in (raster_path, references_path, out / "o.gpkg", out / "m.tif"):
+        assert f"'{path}'" in report["job"]["origin"]
 
 
 def test_qgis_process_fails_with_one_sentence_and_no_output(qgis_process, raster_path, references_path, tmp_path):

@@ -19,7 +19,7 @@ class Feedback(QgsProcessingFeedback):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "a few seconds left"),
+        (0.1, "a few seconds left"),
         (7.9, "a few seconds left"),
         (8, "about 10 s left"),
         (41, "about 40 s left"),
@@ -50,6 +50,12 @@ def test_the_bar_moves_always_and_the_text_calmly(monkeypatch):
     assert 6 <= len(feedback.texts) <= 12
     reporter.progress(0.99, "Writing polygons")  # another stage is told at once
     assert feedback.texts[-1] == "Writing polygons"
+
+
+def test_nothing_left_is_not_told():
+    feedback = Feedback()
+    FeedbackReporter(feedback).progress(1.0, "Done", 0.0)
+    assert feedback.texts == ["Done"]
 
 
 def test_cancel_is_passed_on():

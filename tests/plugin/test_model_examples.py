@@ -54,7 +54,7 @@ def jobs(engine):
             write_found(job.merged, [{**row, "source": "a.tif"} for row in FOUND])
             failures = [{"source": "b.tif", "reason": "It is damaged; copy it again."}]
             counts = {"done": 1, "skipped": 0, "failed": 1, "object_count": len(FOUND)}
-            return {**counts, "failures": failures, "device": "cpu"}
+            return {**counts, "failures": failures, "not_merged": [], "device": "cpu"}
         row = dict.fromkeys(("iou", "precision", "recall", "f1", "boundary_f", "panoptic_quality"), 0.5)
         row.update(dict.fromkeys((f"object_{name}" for name in ("precision", "recall", "f1", "iou")), 0.25))
         row.update(dict.fromkeys(("truth_pixels", "result_pixels"), 9))

@@ -2,8 +2,10 @@
 
 import pytest
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
+    QgsCoordinateTransformContext,
     QgsFeature,
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
@@ -12,14 +14,18 @@ from qgis.core import (
     QgsProcessingModelChildParameterSource,
     QgsProcessingModelOutput,
     QgsProcessingModelParameter,
+    QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterRasterLayer,
     QgsProject,
+    QgsProperty,
     QgsRasterLayer,
+    QgsVectorFileWriter,
     QgsVectorLayer,
 )
 
-from refsam_qgis.algorithms import files
+from refsam_qgis.algorithms import files, origin
+from refsam_qgis.algorithms.values import Values
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 
 from .conftest import write_found
@@ -127,6 +133,26 @@ def test_every_parameter_reaches_the_job(segment, jobs, raster, references, tmp_
     assert len(features_of(job.references.negatives)) == 2
 
 
+@pytest.mark.parametrize(
+    ("value", "area"),
+    [
+        (None, None),
+        (NULL, None),
+        ("", None),
+        (0, 0.0),
+        ("2.5", 2.5),
+        (QgsProperty.fromExpression("NULL"), None),
+        (QgsProperty.fromExpression("to_real(NULL)"), None),
+        (QgsProperty.fromExpression("0"), 0.0),
+        (QgsProperty.fromExpression("1 + 1.5"), 2.5),
+        (QgsProperty.fromField("missing"), None),
+    ],
+)
+def test_a_smallest_area_that_comes_to_nothing_is_not_given(segment, jobs, value, area):
+    segment(MIN_AREA=value)
+    assert jobs[0].polygons.min_area == area
+
+
 def test_a_reference_set_replaces_the_examples(segment, jobs, refset_path):
     segment(REFERENCES=None, REFERENCE_SET=refset_path)
     assert jobs[0].references == type(jobs[0].references)(refset=refset_path)
@@ -157,6 +183,30 @@ def test_filtered_features_are_left_out(segment, jobs, references_path):
     assert layer.setSubsetString("key = 1")
     segment(REFERENCES=layer)
     assert len(features_of(jobs[0].references.vector)) == 1
+
+
+def test_the_job_says_what_repeats_it(segment, jobs, raster, references_path, context, tmp_path):
+    layer = QgsVectorLayer(references_path, "filtered", "ogr")
+    assert layer.setSubsetString("key = 1")
+    layer.selectAll()
+    QgsProject.instance().addMapLayer(layer, False)
+    context.setProject(QgsProject.instance())
+    examples = QgsProcessingFeatureSourceDefinition(layer.id(), selectedFeaturesOnly=True)
+    segment(REFERENCES=examples, OUTPUT=str(tmp_path / "found.gpkg"), THRESHOLD=0.4)
+    origin = jobs[0].origin
+    assert origin.startswith('processing.run("refsam:segmentbyreference", {')
+    assert f"'{references_path}|subset=key = 1', selectedFeaturesOnly=True" in origin
+    for said in (f"'INPUT':'{raster.source()}'", "'THRESHOLD':0.4", f"'OUTPUT':'{tmp_path / 'found.gpkg'}'"):
+        assert said in origin
+
+
+@pytest.mark.parametrize("password", ["password=se#cret ", "password='se cr\\'e\\\\t' ", ""])
+def test_no_password_is_told(algorithm, raster, context, password):
+    target = f"postgres:dbname='city' host=h user='me' {password}sslmode=disable table=\"s\".\"t\" (geom)"
+    command = origin.command_of(Values(algorithm, {"INPUT": raster, "OUTPUT": target}, context))
+    assert (
+        "cr" not in command.replace(raster.source(), "") and "user=" in command and "sslmode=disable table" in command
+    )
 
 
 def test_the_copy_of_the_examples_carries_their_layers_name(segment, jobs, references):
@@ -212,6 +262,81 @@ def test_an_output_that_is_an_input_is_refused(segment, jobs, raster, references
     path = {"INPUT": raster.source(), "REFERENCES": references_path}[source]
     with pytest.raises(QgsProcessingException, match=f"is both {source} and {output}"):
         segment(**{"REFERENCES": references_path, output: path})
+    assert jobs == []
+
+
+@pytest.fixture
+def tables(references, tmp_path):
+    """A GeoPackage with two tables of examples, ``first`` and ``References``."""
+    path = tmp_path / "my refs.gpkg"
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.layerOptions = ["FID=key"]
+    for options.layerName in ("first", "References"):
+        error, *_ = QgsVectorFileWriter.writeAsVectorFormatV3(
+            references, str(path), QgsCoordinateTransformContext(), options
+        )
+        assert error == QgsVectorFileWriter.WriterError.NoError
+        options.actionOnExistingFile = QgsVectorFileWriter.ActionOnExistingFile.CreateOrOverwriteLayer
+    return path
+
+
+@pytest.mark.parametrize("name", ["REFERENCES", "NEGATIVES"])
+@pytest.mark.parametrize(
+    ("source", "table"),
+    [
+        ("|layername=References", "references"),
+        ("|layerid=1", "References"),
+        ("|layername=References|subset=key = 1", "References"),
+        ("", "first"),
+    ],
+)
+def test_a_table_that_is_an_input_is_refused(segment, jobs, tables, name, source, table):
+    sentence = f"Table '{table.lower()}' of '.*my refs.gpkg' is both {name} and OUTPUT; write the output to another"
+    with pytest.raises(QgsProcessingException, match=sentence):
+        segment(**{name: f"{tables}{source}", "OUTPUT": f"ogr:dbname='{tables}' table=\"{table}\" (geom)"})
+    assert jobs == []
+
+
+@pytest.mark.parametrize("prefix", ["", "ogr:"])
+def test_the_whole_file_of_an_input_table_is_not_replaced(segment, jobs, tables, prefix):
+    with pytest.raises(QgsProcessingException, match=r"my refs.gpkg' is both REFERENCES and OUTPUT"):
+        segment(REFERENCES=f"{tables}|layername=References", OUTPUT=f"{prefix}{tables}")
+    assert jobs == []
+
+
+def test_a_new_table_beside_the_examples_is_written(segment, jobs, tables):
+    target = QgsProcessingOutputLayerDefinition(f"ogr:dbname='{tables}' table=\"found\" (geom)")
+    segment(REFERENCES=str(tables), OUTPUT=target)
+    counts = [QgsVectorLayer(f"{tables}|layername={name}", name, "ogr").featureCount() for name in ("found", "first")]
+    assert counts == [1, 2]
+
+
+def test_the_table_of_a_database_is_an_input_too(segment, jobs, references, tmp_path):
+    path = tmp_path / "city.sqlite"
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName, options.layerName, options.datasourceOptions = "SQLite", "refs", ["SPATIALITE=YES"]
+    options.layerOptions = ["FID=key"]
+    QgsVectorFileWriter.writeAsVectorFormatV3(references, str(path), QgsCoordinateTransformContext(), options)
+    layer = QgsVectorLayer(f"dbname='{path}' table=\"refs\" (geometry)", "refs", "spatialite")
+    assert layer.isValid()
+    with pytest.raises(QgsProcessingException, match=r"Table 'refs' of .* is both REFERENCES and OUTPUT"):
+        segment(REFERENCES=layer, OUTPUT=f"spatialite:dbname='{path}' table=\"refs\" (geometry)")
+    assert jobs == []
+
+
+def test_tables_of_a_server_are_told_apart_by_server_schema_and_name():
+    def place(provider, host="h", schema="s", table="t"):
+        return files._table_place(provider, f'dbname=\'city\' host={host} password=x table="{schema}"."{table}" (geom)')
+
+    assert place("postgis") == place("postgres")
+    assert str(place("postgres")) == "Table 's.t' of 'postgres h city'"
+    others = [place("postgres", **{name: "other"}) for name in ("host", "schema", "table")]
+    assert not any(place("postgres").overlaps(other) for other in others)
+
+
+def test_a_missing_folder_for_a_table_is_refused_before_the_run(segment, jobs, tmp_path):
+    with pytest.raises(QgsProcessingException, match=r"Folder '.*nowhere' of OUTPUT does not exist; create it first"):
+        segment(OUTPUT=f"ogr:dbname='{tmp_path}/nowhere/a.gpkg' table=\"found\" (geom)")
     assert jobs == []
 
 

@@ -17,6 +17,8 @@ FOUND = {
 }  # fmt: skip
 FAILED = {"source": "b.tif", "reason": 'Raster "b.tif" is damaged, copy it again.'}
 
+LEFT_OUT = {"source": "c.tif", "reason": "It has no CRS."}
+
 
 @pytest.fixture
 def algorithm(provider):
@@ -30,7 +32,8 @@ def jobs(engine):
     def answer(job):
         if job.merged is not None:
             write_found(job.merged, [FOUND])
-        return {"done": 2, "skipped": 3, "failed": 1, "failures": [FAILED], "object_count": 1, "device": "cpu"}
+        return {"done": 2, "skipped": 3, "failed": 1, "failures": [FAILED], "not_merged": [LEFT_OUT], "object_count": 1,
+                "device": "cpu"}  # fmt: skip
 
     engine.answer = answer
     return engine.jobs
@@ -60,6 +63,13 @@ def test_defaults_make_the_default_job(segment, jobs, raster):
     assert results["OUTPUT_FOLDER"] == job.output_folder != ""
     assert [results[f"{name}_COUNT"] for name in ("DONE", "SKIPPED", "FAILED", "OBJECT")] == [2, 3, 1, 1]
     assert results["DEVICE_USED"] == "cpu"
+
+
+def test_a_temporary_output_folder_is_warned_of(segment, jobs, feedback, tmp_path):
+    segment(OUTPUT_FOLDER=str(tmp_path / "out"))
+    assert not any("OUTPUT_FOLDER" in warning for warning in feedback.warnings)
+    segment()
+    assert any(warning.startswith("OUTPUT_FOLDER is temporary; choose a place") for warning in feedback.warnings)
 
 
 def test_every_parameter_reaches_the_job(segment, jobs, raster, tmp_path):
@@ -111,7 +121,8 @@ def test_polygons_and_failures_arrive(segment, jobs, feedback, raster, context, 
     assert {name: feature[name] for name in FOUND} == FOUND and layer.crs() == raster.crs()
     table, feature = row("FAILURES")
     assert {name: feature[name] for name in FAILED} == FAILED and not table.isSpatial()
-    assert feedback.warnings == [f"{FAILED['source']}: {FAILED['reason']}"]
+    told = [f"{row['source']}: {row['reason']}" for row in (FAILED, LEFT_OUT)]
+    assert feedback.warnings[1:] == told  # the first is about the temporary folder
 
 
 def test_the_layers_are_not_needed(segment, jobs):

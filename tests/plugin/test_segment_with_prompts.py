@@ -119,6 +119,12 @@ def test_the_copy_bears_the_layers_name(segment, jobs, points):
     assert jobs[0].points.endswith("my points.gpkg")
 
 
+def test_a_layer_of_any_name_is_copied(segment, jobs, points, tmp_path):
+    points.setName("Prüf/punkte: " + "ж" * 300)
+    segment(POINTS=points)
+    assert kept(tmp_path, "points").featureCount() == 8 and "Prüf_punkte_ жж" in jobs[0].points
+
+
 def test_only_selected_prompts_count(segment, jobs, points, tmp_path, context):
     points.selectByIds([1, 3])
     QgsProject.instance().addMapLayer(points, False)

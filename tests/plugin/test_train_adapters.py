@@ -46,6 +46,14 @@ def test_defaults_make_the_default_job(train, jobs, raster, tmp_path):
     }  # fmt: skip
 
 
+def test_a_temporary_output_is_warned_of(train, jobs, feedback):
+    train()
+    assert feedback.warnings == []
+    train(ADAPTERS_OUT="TEMPORARY_OUTPUT")
+    (warning,) = feedback.warnings
+    assert warning.startswith("ADAPTERS_OUT is temporary; choose a place of your own")
+
+
 def test_every_parameter_reaches_the_job(train, jobs, raster, tmp_path):
     other, weights, adapters = tmp_path / "other.tif", tmp_path / "w.pth", tmp_path / "a.safetensors"
     shutil.copy(raster.source(), other)

@@ -32,7 +32,10 @@ def declare_reading(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
             BANDS, label, parentLayerParameterName=raster, optional=True, allowMultiple=True
         )
         example = ""
-    explained = tr("One band, or three to be seen as red, green and blue in this order. Without it they are chosen.")
+    explained = tr(
+        "One band, or three to be seen as red, green and blue in this order. Without it those that the file calls "
+        "red, green and blue, else its first three, whichever QGIS shows."
+    )
     algorithm.add(bands, f"{explained} {example}".strip(), advanced=True)
     algorithm.add_choice(
         STRETCH,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from qgis.core import (
@@ -13,16 +12,15 @@ from qgis.core import (
     QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterRasterLayer,
-    QgsProcessingUtils,
 )
 
 from ...engine.job import ANNOTATIONS, ReferenceSource
 from ...host.qgis_compat import VECTOR_WITH_GEOMETRY
 from ..base import RefSAMAlgorithm
-from ..files import not_a_file, raster_path
+from ..files import not_a_file
 from ..values import Values
 from ..vector_exchange import CLASS_FIELD as EXPORTED_CLASS
-from ..vector_exchange import export_features
+from ..vector_exchange import copy_path, export_features
 
 REFERENCES = "REFERENCES"
 CLASS_FIELD = "CLASS_FIELD"
@@ -32,8 +30,6 @@ NEGATIVES = "NEGATIVES"
 REFERENCE_SET = "REFERENCE_SET"
 
 REFSET_FILTER = "Reference sets (*.refset)"
-MAX_NAME = 60
-"""Longest name of a copied layer's file, in characters."""
 
 
 def declare_marks(algorithm: RefSAMAlgorithm, optional: bool) -> None:
@@ -135,12 +131,12 @@ class Marks:
         Raises:
             QgsProcessingException: When there are none, or they cannot be copied.
         """
-        path = _temporary(self.references)
+        path = copy_path(self.references)
         fields = {EXPORTED_CLASS: self.class_field} if self.class_field else {}
         export_features(self.references, fields, path, transform_context, feedback, "example")
         negatives = None
         if self.negatives is not None:
-            negatives = _temporary(self.negatives)
+            negatives = copy_path(self.negatives)
             export_features(self.negatives, {}, negatives, transform_context, feedback, "counter-example")
         return ReferenceSource(
             vector=path,
@@ -179,12 +175,5 @@ def prepare_marks(values: Values) -> Marks | None:
 def prepare(values: Values) -> References:
     """Take all that `declare` declared while in the layers' thread."""
     raster = values.optional_raster(REFERENCE_RASTER)
-    return References(
-        prepare_marks(values), None if raster is None else raster_path(raster), values.file(REFERENCE_SET)
-    )
-
-
-def _temporary(source: QgsProcessingFeatureSource) -> str:
-    """Return a file whose name says which layer it holds, since the engine's sentences name it."""
-    name = re.sub(r"[^\w -]", "_", source.sourceName())[:MAX_NAME]
-    return QgsProcessingUtils.generateTempFilename(f"{name or 'layer'}.gpkg")
+    path = None if raster is None else values.algorithm.engine_rasters.path(raster)
+    return References(prepare_marks(values), path, values.file(REFERENCE_SET))

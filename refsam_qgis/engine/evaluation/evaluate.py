@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -31,11 +30,13 @@ from ..rasters.parts import files_of
 from ..rasters.source import CACHE_BYTES
 from ..runner import Loader
 from .boundary import BoundaryAgreement
+from .class_matching import MatchedClasses, match_classes
 from .confusion import Confusion
 from .confusion_picture import draw_confusion
-from .layers import IGNORE, Grid, Labels, Layer, PolygonLayer, RasterLayer, open_layer
+from .layers import IGNORE, Grid, Layer, PolygonLayer, RasterLayer, open_layer
 from .metrics import mean_defined
 from .objects import ObjectCounts, ObjectMatcher
+from .outline_objects import match_outlines
 
 BLOCK_PIXELS = 2**20
 """Pixels compared at a time."""
@@ -43,6 +44,8 @@ PIXELS_PER_OBJECT = 20
 """Automatic ground sample distance of two vector data sets: so many pixels along the side of the median object."""
 AUTOMATIC_SIDE, LARGEST_SIDE = 8192, 65536
 """Longest side in pixels of the grid of two vector data sets: chosen automatically, and at all."""
+FEW_PIXELS = 20
+"""Pixels of the median object below which an automatic grid is coarse."""
 SUFFIXES = {"report": (".json",), "picture": (".png",), "table": (".csv",)}
 SEARCHED = 0.15
 """Share of the progress given to looking for the classes."""
@@ -54,8 +57,10 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     Both are brought onto one grid: that of a raster result, else that of a raster truth, else one made for two vector
     data sets. Pixels without data on either side do not count, but 0 is background also where a raster declares it to
     be no data; polygons are taken to be complete, so that all the rest is background. Classes are matched by name,
-    whatever their case. Connected regions of a raster are its objects; polygons are objects as they are, also where
-    they touch.
+    whatever their case; a lone class without a name is the other side's lone class, unless the two have different
+    numbers (255 stands for any). Connected regions of a raster are its objects; polygons are objects as they are, also
+    where they touch. Objects of two vector data sets are matched by their shapes, whatever the grid; a polygon beside a
+    raster that no pixel shows counts as missed or wrong.
 
     Args:
         job: What to compare.
@@ -82,12 +87,13 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
         if aligned is not None:
             reporter.log(aligned)
         _log_backgrounds((result, truth), reporter)
+        _log_coarse_grid(job, result, truth, grid, reporter)
         window, extent = _target(job, truth, grid)
         blocks = list(_blocks(window))
         for part, layer in enumerate((result, truth)):
             layer.place(grid)
             layer.prepare(_searched(blocks, part, reporter))
-        matched = _match_classes(job, result, truth, reporter)
+        matched = match_classes(result, truth, reporter)
         comparison = _Comparison(matched, job, window, extent)
         for block in _timed(blocks, reporter):
             comparison.add(block, truth, result)
@@ -98,7 +104,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
                 "extent of both.",
             )
         reporter.progress(1.0, "Matching objects")
-        record = comparison.record()
+        record = comparison.record(_match_objects(job, result, truth, comparison, reporter))
         _log_hints(record, truth, reporter)
         record |= {
             "aligned": aligned,
@@ -120,36 +126,17 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
     return record
 
 
-@dataclass(frozen=True)
-class _MatchedClasses:
-    """The classes that are compared.
-
-    Attributes:
-        names: Name of class 1, 2, …: those of the truth, then those of the result alone.
-        truth: Class of each name the truth uses.
-        result: Class of each name the result uses.
-        truth_only: Names that the result does not know.
-        result_only: Names that the truth does not know.
-    """
-
-    names: list[str]
-    truth: dict[str, int]
-    result: dict[str, int]
-    truth_only: list[str]
-    result_only: list[str]
-
-
 class _Comparison:
     """Everything that is counted over the blocks."""
 
-    def __init__(self, matched: _MatchedClasses, job: EvaluateJob, window: Window, extent: Extent | None) -> None:
+    def __init__(self, matched: MatchedClasses, job: EvaluateJob, window: Window, extent: Extent | None) -> None:
         count = len(matched.names)
         self.matched = matched
         self.confusion = Confusion(count)
         self.boundary = BoundaryAgreement(count, job.tolerance)
-        self._objects = ObjectMatcher(job.min_iou)
+        self.objects = ObjectMatcher(job.min_iou)
+        self.extent = extent
         self._window = window
-        self._extent = extent
 
     def add(self, block: Window, truth: Layer, result: Layer) -> None:
         """Count a block of whole rows; they come from top to bottom."""
@@ -159,19 +146,19 @@ class _Comparison:
         wider = Window(block.col_off, start, block.width, stop - start)
         true, found = truth.labels(wider, self.matched.truth), result.labels(wider, self.matched.result)
         ignored = (true.classes == IGNORE) | (found.classes == IGNORE)
-        if self._extent is not None:
-            ignored |= ~self._extent.contains(wider)
+        if self.extent is not None:
+            ignored |= ~self.extent.contains(wider)
         true.classes[ignored] = IGNORE
         found.classes[ignored] = IGNORE
         self.boundary.add(true.classes, found.classes, top - start, rows)
-        true, found = _rows(true, top - start, rows), _rows(found, top - start, rows)
+        true, found = true.in_rows(top - start, rows), found.in_rows(top - start, rows)
         self.confusion.add(true.classes, found.classes)
-        self._objects.add(true, found)
+        if not (isinstance(truth, PolygonLayer) and isinstance(result, PolygonLayer)):
+            self.objects.add(true, found)
 
-    def record(self) -> dict[str, Any]:
-        """All figures, rounded; ratios of nothing are ``None``."""
+    def record(self, objects: Sequence[ObjectCounts]) -> dict[str, Any]:
+        """All figures with those of the objects of each class, rounded; ratios of nothing are ``None``."""
         names = self.matched.names
-        objects = self._objects.finish(len(names))
         counts = self.confusion.counts
         rows: list[dict[str, Any]] = [
             {
@@ -204,11 +191,6 @@ class _Comparison:
         }
 
 
-def _rows(labels: Labels, top: int, rows: int) -> Labels:
-    part = slice(top, top + rows)
-    return Labels(labels.classes[part], None if labels.objects is None else labels.objects[part])
-
-
 def _sum(objects: Sequence[ObjectCounts]) -> ObjectCounts:
     return ObjectCounts(
         sum(item.true for item in objects),
@@ -216,6 +198,25 @@ def _sum(objects: Sequence[ObjectCounts]) -> ObjectCounts:
         sum(item.matched for item in objects),
         sum(item.iou_sum for item in objects),
     )
+
+
+def _match_objects(
+    job: EvaluateJob, result: Layer, truth: Layer, comparison: _Comparison, reporter: Reporter
+) -> list[ObjectCounts]:
+    """Match two vector data sets by their shapes, and others by the pixels that were compared."""
+    matched, count = comparison.matched, len(comparison.matched.names)
+    if isinstance(truth, PolygonLayer) and isinstance(result, PolygonLayer):
+        true, found = truth.outlines(matched.truth), result.outlines(matched.result)
+        within = None if comparison.extent is None else _frame(comparison.extent)
+        return match_outlines(true, found, within, job.min_iou, count, reporter)
+    _log_hidden(job, comparison.objects, reporter)
+    return comparison.objects.finish(count)
+
+
+def _frame(extent: Extent) -> Any:
+    """Return an extent as a polygon in pixels, on a grid that is not rotated."""
+    (left, bottom), (right, top) = (~extent.transform * corner for corner in (extent.bounds[:2], extent.bounds[2:]))
+    return shapely.box(left, top, right, bottom)
 
 
 def _common_grid(job: EvaluateJob, result: Layer, truth: Layer) -> tuple[Grid, str | None]:
@@ -239,7 +240,9 @@ def _grid_of_polygons(job: EvaluateJob, result: PolygonLayer, truth: PolygonLaye
     """Make a grid over two vector data sets, in the CRS of the truth."""
     if len(truth.given.polygons) == 0:
         raise RefSAMError("input", f"The truth '{job.truth}' holds no polygon; there is nothing to compare with.")
-    shapes = [truth.given.polygons, result.given.in_pixels(Affine.identity(), truth.crs).polygons]
+    west, south, east, north = shapely.total_bounds(truth.given.polygons)
+    found = result.given.in_pixels(Affine.identity(), truth.crs, ((west + east) / 2, (south + north) / 2))
+    shapes = [truth.given.polygons, found.polygons]
     boxes = [shapely.box(*shapely.total_bounds(each)) for each in shapes if len(each)]
     if len(boxes) == 2 and not boxes[0].intersects(boxes[1]):
         raise RefSAMError("input", f"'{job.result}' and '{job.truth}' lie apart; check the CRS of both.")
@@ -279,8 +282,8 @@ def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent 
     if window is None:
         raise RefSAMError(
             "input",
-            f"Extent {', '.join(f'{value:g}' for value in job.extent)} holds no pixel that is compared; give xmin, "
-            "ymin, xmax, ymax in the CRS of the truth.",
+            f"The extent holds no pixel of '{job.result}' and '{job.truth}' that is compared; choose an extent that "
+            "overlaps both.",
         )
     return window, extent
 
@@ -308,46 +311,35 @@ def _timed(blocks: Sequence[Window], reporter: Reporter) -> Iterator[Window]:
         yield block
 
 
-def _match_classes(job: EvaluateJob, result: Layer, truth: Layer, reporter: Reporter) -> _MatchedClasses:
-    """Match by name; a lone class without a name of its own is the other side's lone class."""
-    true_keys = {name: name.strip().casefold() for name in truth.classes}
-    found_keys = {name: name.strip().casefold() for name in result.classes}
-    if len(true_keys) == 1 and len(found_keys) == 1 and (truth.anonymous or result.anonymous):
-        name = next(iter(found_keys if truth.anonymous else true_keys))
-        return _MatchedClasses([name], dict.fromkeys(true_keys, 1), dict.fromkeys(found_keys, 1), [], [])
-    if not true_keys:
-        raise RefSAMError("input", f"The truth '{job.truth}' shows no class there; there is nothing to compare with.")
-    if found_keys and not set(true_keys.values()) & set(found_keys.values()):
-        raise RefSAMError(
-            "input",
-            f"No class of the result ({', '.join(found_keys)}) is one of the truth ({', '.join(true_keys)}); rename "
-            "them, or name the classes of rasters.",
-        )
-    names: dict[str, str] = {}
-    for name, key in (*true_keys.items(), *found_keys.items()):
-        names.setdefault(key, name)
-    number = {key: i for i, key in enumerate(names, 1)}
-    truth_only = [name for name, key in true_keys.items() if key not in found_keys.values()]
-    result_only = [name for name, key in found_keys.items() if key not in true_keys.values()]
-    if truth_only:
-        reporter.log(f"The result has no class {', '.join(truth_only)}; they count as missed.")
-    if result_only:
-        reporter.log(f"The truth has no class {', '.join(result_only)}; all that was found of them counts as wrong.")
-    return _MatchedClasses(
-        list(names.values()),
-        {name: number[key] for name, key in true_keys.items()},
-        {name: number[key] for name, key in found_keys.items()},
-        truth_only,
-        result_only,
-    )
-
-
 def _log_backgrounds(layers: Sequence[Layer], reporter: Reporter) -> None:
     for layer in layers:
         if isinstance(layer, RasterLayer) and layer.background_is_nodata:
             reporter.log(
                 f"'{layer.path}' declares 0 to be no data; it is taken as background, which counts. Declare another "
                 "value for pixels that should not count."
+            )
+
+
+def _log_coarse_grid(job: EvaluateJob, result: Layer, truth: Layer, grid: Grid, reporter: Reporter) -> None:
+    if job.gsd or not (isinstance(truth, PolygonLayer) and isinstance(result, PolygonLayer)):
+        return
+    pixels = float(np.median(shapely.area(truth.given.polygons))) / abs(grid.transform.determinant)
+    if pixels < FEW_PIXELS:
+        finest = 1.1 * max(grid.width, grid.height) / LARGEST_SIDE  # rounded below, it must still be allowed
+        advised = grid.gsd * max(math.sqrt(pixels / FEW_PIXELS), finest)
+        reporter.log(
+            f"The automatic pixel size of {grid.gsd:.2g} m is coarse: the median object of the truth has the area of "
+            f"{pixels:.2g} pixels. Objects are matched by their shapes, but areas and boundaries are rough; give a "
+            f"finer pixel size (GSD), such as {advised:.2g}."
+        )
+
+
+def _log_hidden(job: EvaluateJob, matcher: ObjectMatcher, reporter: Reporter) -> None:
+    for path, what, count in zip((job.truth, job.result), ("missed", "wrong"), matcher.hidden, strict=True):
+        if count:
+            reporter.log(
+                f"Of the polygons of '{path}', {count} hold no pixel's centre or lie under others; they are counted as "
+                f"{what}."
             )
 
 

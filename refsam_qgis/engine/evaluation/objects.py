@@ -16,7 +16,7 @@ from scipy.ndimage import label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .layers import IGNORE, Labels
+from .layers import IGNORE, Anchors, Labels
 from .metrics import iou
 
 
@@ -52,7 +52,8 @@ class _Side:
     """The objects of truth or result, fed with blocks of rows from top to bottom.
 
     Objects that are not given are the 4-connected regions of a class; a region that goes on in the next block first
-    gets another number there, and the numbers are joined in the end.
+    gets another number there, and the numbers are joined in the end. Given objects are there also where no pixel shows
+    them, since they hold no pixel's centre or lie under others.
     """
 
     def __init__(self) -> None:
@@ -74,10 +75,17 @@ class _Side:
                 self._links.append(np.unique(np.stack([above[joined], numbers[0][joined]]), axis=1))
             self._last = labels.classes[-1].copy(), numbers[-1].copy()
         self._measure(labels.classes[there], numbers[there])
+        if labels.anchors is not None:
+            self._expect(labels.anchors.where(labels.classes != IGNORE))
         return numbers
 
+    @property
+    def hidden(self) -> int:
+        """Number of objects so far that no pixel shows."""
+        return int(((self._areas == 0) & (self._classes > 0)).sum())
+
     def finish(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Return the final number of each number given out, and the areas and classes by final number."""
+        """Return the final number of each number given out, and by final number the areas and classes (0 for none)."""
         size = len(self._areas)
         above, below = np.concatenate([np.zeros((2, 0), np.int64), *self._links], axis=1)
         links = coo_array((np.ones(len(above), np.int8), (above, below)), shape=(size, size))
@@ -97,10 +105,17 @@ class _Side:
         return numbers
 
     def _measure(self, classes: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
-        size = max(len(self._areas), int(numbers.max(initial=0)) + 1)
-        self._areas = np.pad(self._areas, (0, size - len(self._areas))) + np.bincount(numbers, minlength=size)
-        self._classes = np.pad(self._classes, (0, size - len(self._classes)))
+        self._make_room(numbers)
+        self._areas += np.bincount(numbers, minlength=len(self._areas))
         self._classes[numbers] = classes
+
+    def _expect(self, anchors: Anchors) -> None:
+        self._make_room(anchors.numbers)
+        self._classes[anchors.numbers] = anchors.classes
+
+    def _make_room(self, numbers: NDArray[np.int64]) -> None:
+        more = max(0, int(numbers.max(initial=0)) + 1 - len(self._areas))
+        self._areas, self._classes = np.pad(self._areas, (0, more)), np.pad(self._classes, (0, more))
 
 
 class ObjectMatcher:
@@ -130,17 +145,43 @@ class ObjectMatcher:
         true, found, shared = np.concatenate([np.zeros((3, 0), np.int64), *self._pairs], axis=1)
         true, found, shared = _count_pairs(np.stack([final_true[true], final_found[found], shared]))
         overlap = shared / (true_areas[true] + found_areas[found] - shared)
-        matched = _one_to_one(true, found, overlap, self._min_iou)
-        matched_class = true_classes[true[matched]]
-        return [
-            ObjectCounts(
-                int(((true_classes == i) & (true_areas > 0)).sum()),
-                int(((found_classes == i) & (found_areas > 0)).sum()),
-                int((matched_class == i).sum()),
-                float(overlap[matched][matched_class == i].sum()),
-            )
-            for i in range(1, classes + 1)
-        ]
+        return count_matches(true_classes, found_classes, np.stack([true, found]), overlap, self._min_iou, classes)
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """Number of given objects of truth and result that no pixel shows; they count, and match nothing."""
+        return self._true.hidden, self._found.hidden
+
+
+def count_matches(
+    true_classes: NDArray[np.uint8],
+    found_classes: NDArray[np.uint8],
+    pairs: NDArray[np.int64],
+    overlap: NDArray[np.float64],
+    min_iou: float,
+    classes: int,
+) -> list[ObjectCounts]:
+    """Match overlapping objects of one class, and return the counts of class 1 to `classes`.
+
+    Args:
+        true_classes: Class of each true object; 0 where there is none.
+        found_classes: The same of the found.
+        pairs: ``(2, N)`` indices of a true and a found object that overlap.
+        overlap: ``(N,)`` their IoU.
+        min_iou: IoU from which they match, 0..1.
+        classes: Number of classes.
+    """
+    matched = _one_to_one(pairs[0], pairs[1], overlap, min_iou)
+    matched_class = true_classes[pairs[0][matched]]
+    return [
+        ObjectCounts(
+            int((true_classes == i).sum()),
+            int((found_classes == i).sum()),
+            int((matched_class == i).sum()),
+            float(overlap[matched][matched_class == i].sum()),
+        )
+        for i in range(1, classes + 1)
+    ]
 
 
 def _count_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -46,12 +46,13 @@ class GroundMeasure:
         if horizontal.geodetic_crs is not None:
             self._geod = horizontal.get_geod()
             self._to_geodetic = pyproj.Transformer.from_crs(horizontal, horizontal.geodetic_crs, always_xy=True)
+            self._degrees_per_unit = math.degrees(horizontal.geodetic_crs.axis_info[0].unit_conversion_factor)
 
     def pixel_size(self, transform: Affine, width: int, height: int) -> float:
         """Return the side in metres of a square of the same ground area as the pixel in the middle of a raster."""
         corners = [transform * (width / 2 + dx, height / 2 + dy) for dx, dy in ((0, 0), (1, 0), (0, 1))]
         if self._geod is not None:
-            lon, lat = self._to_geodetic.transform(*np.transpose(corners))
+            lon, lat = self._degrees(*np.transpose(corners))
             azimuth, _, length = self._geod.inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
             size = math.sqrt(abs(length[0] * length[1] * math.sin(math.radians(azimuth[1] - azimuth[0]))))
             if math.isfinite(size) and size > 0:
@@ -68,7 +69,7 @@ class GroundMeasure:
         """
         if self._geod is None or not self._geographic:
             return np.ones(len(points))
-        latitude = np.radians(self._to_geodetic.transform(*points.T)[1])
+        latitude = np.radians(self._degrees(*points.T)[1])
         # Radius of the parallel over that of curvature along the meridian.
         aspects: NDArray[np.float64]
         aspects = np.cos(latitude) * (1 - self._geod.es * np.sin(latitude) ** 2) / (1 - self._geod.es)
@@ -84,11 +85,18 @@ class GroundMeasure:
         if self._geod is None or len(polygons) == 0:
             return planar
         # PROJ subtracts holes only where they run against the outer ring.
-        on_globe = shapely.transform(shapely.orient_polygons(polygons), self._to_geodetic.transform, interleaved=False)
+        on_globe = shapely.transform(shapely.orient_polygons(polygons), self._degrees, interleaved=False)
         areas, exact = self._equal_area(on_globe)
         for i in np.flatnonzero(~exact):
             areas[i] = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
         return np.where(np.isfinite(areas), areas, planar)
+
+    def _degrees(
+        self, x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return longitude and latitude in degrees, whatever the geodetic CRS counts in, such as grads."""
+        longitude, latitude = self._to_geodetic.transform(x, y)
+        return longitude * self._degrees_per_unit, latitude * self._degrees_per_unit
 
     def _equal_area(self, polygons: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Measure oriented polygons in degrees all at once on a cylindrical equal-area map of the ellipsoid.

@@ -175,8 +175,7 @@ def target_window(
     if window is None:
         raise RefSAMError(
             "input",
-            f"Extent {', '.join(f'{v:g}' for v in bounds)} holds no pixel of raster '{path}'; give xmin, ymin, xmax, "
-            "ymax in the raster's CRS.",
+            f"The extent holds no pixel of raster '{path}'; choose an extent that overlaps the raster.",
         )
     return window, extent
 

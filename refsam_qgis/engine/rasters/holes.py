@@ -43,7 +43,8 @@ def fill_holes(polygons: NDArray[Any], grid: PixelGrid, largest: float, overlapp
     holes, owners = _holes(polygons)
     fill = grid.areas(holes) < largest
     if not overlapping and fill.any():
-        occupied, _ = shapely.STRtree(polygons).query(holes, predicate="covers")
+        # A point in each polygon tells: rounded corners on the rim of a hole lie a hair outside it on rotated rasters.
+        occupied, _ = shapely.STRtree(shapely.point_on_surface(polygons)).query(holes, predicate="contains")
         fill[occupied] = False
     filled: NDArray[Any] = polygons.copy()
     changed, starts = np.unique(owners[fill], return_index=True)  # owners rise

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +19,8 @@ PREFIX = ".refsam-"
 """Start of the names of the hidden folders."""
 LOCK = ".lock"
 """File in a hidden folder that its process holds locked as long as it lives."""
+EARLIER = "earlier"
+"""Folder in a hidden one for the files whose names are being taken."""
 SIDE_FILES = (".ovr", ".aux.xml", ".msk", ".msk.ovr", "-wal", "-shm", "-journal")
 """Endings that GDAL and SQLite put after a file's name for what belongs to its content."""
 
@@ -80,17 +82,21 @@ class OutputFiles:
         What programs put beside an earlier file of that name goes: its pyramids would be shown in place of the new one.
 
         Raises:
-            RefSAMError: With code ``disk`` when a file of that name is held by another program.
+            RefSAMError: With code ``disk`` when a file of that name is held by another program; all are as they were
+                then.
         """
-        for path in self._final.values():
-            written = self._folders[path.parent] / path.name
-            with disk_errors(str(path)):
-                os.replace(written, path)
-                for ending in SIDE_FILES:  # after the file: one that is held stays, and needs them
-                    side = path.with_name(path.name + ending)
-                    side.unlink(missing_ok=True)
-                    with suppress(FileNotFoundError):  # GDAL puts there what the format cannot hold, such as some CRS
-                        os.replace(written.with_name(side.name), side)
+        with ExitStack() as undo:
+            for path in self._final.values():
+                aside = self._folders[path.parent]
+                with disk_errors(str(path)):
+                    for place in (path, *side_files(path)):
+                        undo.callback(_put_back, place, _set_aside(place, aside))
+                        written = aside / place.name
+                        if place == path or written.exists():  # GDAL puts beside what the format cannot hold
+                            os.replace(written, place)
+                        else:
+                            place.unlink(missing_ok=True)
+            undo.pop_all()
         return {name: str(path) for name, path in self._final.items()}
 
     def _make_aside(self, folder: Path) -> Path:
@@ -113,6 +119,33 @@ class OutputFiles:
             lock.release()
         for aside in self._folders.values():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def side_files(path: Path) -> list[Path]:
+    """Return where GDAL and SQLite put what belongs to the content of a file."""
+    return [path.with_name(path.name + ending) for ending in SIDE_FILES]
+
+
+def _set_aside(place: Path, aside: Path) -> Path | None:
+    """Keep what has a name under another one, and return that; ``None`` if nothing has it."""
+    if not os.path.lexists(place):
+        return None
+    kept = aside / EARLIER / place.name
+    kept.parent.mkdir(exist_ok=True)
+    try:
+        os.link(place, kept)  # so that there is a file of that name at any time
+    except OSError:  # a disk without links
+        os.replace(place, kept)
+    return kept
+
+
+def _put_back(place: Path, kept: Path | None) -> None:
+    """Give a name to what had it; `kept` as `_set_aside` returned it."""
+    with suppress(OSError):
+        if kept is None:
+            place.unlink(missing_ok=True)
+        else:
+            os.replace(kept, place)
 
 
 def _sweep(folder: Path) -> None:

@@ -12,6 +12,8 @@ from rasterio.errors import RasterioError
 from .georeference import open_raster
 
 VIRTUAL = ".vrt"
+ARCHIVES = ("/vsizip/", "/vsitar/", "/vsigzip/", "/vsi7z/", "/vsirar/")
+"""What GDAL puts before the path of an archive, which goes on with a path inside it."""
 
 
 def files_of(paths: Iterable[str]) -> list[str]:
@@ -39,6 +41,24 @@ def parts_of(dataset: rasterio.DatasetReader) -> list[str]:
             with suppress(RasterioError), open_raster(part) as virtual:  # one that is not there is a part all the same
                 waiting += _add(virtual.files, parts)
     return list(parts.values())
+
+
+def on_disk(path: str) -> str:
+    """Return the file that a path of GDAL's leads to: of what lies in an archive, the archive.
+
+    What leads to no file, such as an address in the web, is returned as it is.
+    """
+    place = path
+    while place.startswith(ARCHIVES):
+        place = place.split("/", 2)[2]
+        if place.startswith("{"):  # braces may tell the archive from the path inside it
+            place = place[1 : place.rfind("}")]
+    while not os.path.isfile(place):
+        parent = os.path.dirname(place)
+        if place == path or parent == place:
+            return path
+        place = parent
+    return place
 
 
 def _add(files: list[str], parts: dict[str, str]) -> list[str]:

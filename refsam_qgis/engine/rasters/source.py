@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
+from ..events import Reporter
 from .geodesy import GroundMeasure
 from .georeference import map_transform, open_raster
 from .sampling import sample_pixels
@@ -51,6 +52,7 @@ class RasterSource:
         self._opened: list[rasterio.DatasetReader] = []
         try:
             self._bands = _rgb_bands(self._dataset, path, bands)
+            self._assumed = bands is None and _lacks_colours(self._dataset)
             self._palette = _palette(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
             self._masking_bands = _masking_bands(self._dataset, self._bands)
@@ -97,6 +99,12 @@ class RasterSource:
     def limits(self) -> list[list[float]] | None:
         """Values of each band that become 0 and 255; ``None`` when nothing is stretched."""
         return None if self._limits is None else [[float(value) for value in band] for band in self._limits]
+
+    def tell_bands(self, reporter: Reporter) -> None:
+        """Log which bands are taken where there are more, and nothing in the raster says which to take."""
+        if self._assumed:
+            bands = ", ".join(map(str, self._bands))
+            reporter.log(f"Bands {bands} are taken as red, green and blue; choose others with Bands.")
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a window that may stick out of the raster.
@@ -242,6 +250,17 @@ def _rgb_bands(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...
 
 
 def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
+    opaque = _opaque_bands(dataset)
+    return _named_bands(dataset) or (opaque[:3] if len(opaque) >= 3 else opaque[:1])
+
+
+def _lacks_colours(dataset: rasterio.DatasetReader) -> bool:
+    """Whether a raster has more bands than red, green and blue, and does not say which these are."""
+    return _named_bands(dataset) is None and len(_opaque_bands(dataset)) > 3
+
+
+def _named_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...] | None:
+    """Return the bands that say that they are red, green and blue."""
     by_name = {
         interpretation.name: index for index, interpretation in reversed(list(enumerate(dataset.colorinterp, 1)))
     }
@@ -251,10 +270,12 @@ def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
         if description and description.strip().lower() not in by_name
     }
     colours = ("red", "green", "blue")
-    if all(colour in by_name for colour in colours):
-        return tuple(by_name[colour] for colour in colours)
-    opaque = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha] or [1]
-    return tuple(opaque[:3]) if len(opaque) >= 3 else (opaque[0],)
+    return tuple(by_name[colour] for colour in colours) if all(colour in by_name for colour in colours) else None
+
+
+def _opaque_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
+    """Return the bands that are not alpha, the first one where there is nothing else."""
+    return tuple(i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha) or (1,)
 
 
 def _masking_bands(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:

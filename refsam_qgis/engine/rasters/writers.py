@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
@@ -34,6 +35,11 @@ PROBABILITY_NODATA = -1.0
 LAYER = "objects"
 BLOCK = 256
 """Side of the square blocks of a GeoTIFF, in pixels."""
+NO_WAY = (
+    "Nothing is known that leads from its CRS to that of the merged layer, which leaves its polygons out; take them "
+    "from its own results."
+)
+"""Why the polygons of a source on a grid of its own, or on another planet, are not merged."""
 COLUMNS: dict[str, type] = {
     "object_id": np.int64,
     "class": object,
@@ -258,7 +264,9 @@ def write_prompted(
     _write_layer(path, columns, polygons, crs, "MultiPolygon")
 
 
-def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None) -> int:
+def merge_polygons(
+    path: str, layers: Iterable[tuple[str, str]], crs: CRS | None, leave_out: Callable[[str, str], None]
+) -> int:
     """Write the layers of several files that `write_polygons` made into one, with their ``source``.
 
     One file is in memory at a time. ``object_id`` is unique within a source.
@@ -267,6 +275,7 @@ def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None
         path: GeoPackage to write; its layer is `LAYER`.
         layers: Name of the source and path of the GeoPackage, of each.
         crs: CRS of the merged layer; layers in another one are transformed, those without one are taken as they are.
+        leave_out: Hears the name of a source, and why some or all of its polygons have no place in that CRS.
 
     Returns:
         Number of polygons.
@@ -278,12 +287,25 @@ def merge_polygons(path: str, layers: Iterable[tuple[str, str]], crs: CRS | None
     names = [name for name in COLUMNS if name != "stability"]
     nothing: NDArray[Any] = np.array([], dtype=object)
     _write_layer(path, dict.fromkeys(["source", *names], nothing), nothing, crs, "Polygon")
+    own = gpd.read_file(path, layer=LAYER, engine="pyogrio").crs  # as files tell it, which is not word for word
     for source, layer in layers:
         frame = gpd.read_file(layer, layer=LAYER, engine="pyogrio")
         if frame.empty:
             continue
-        if crs is not None and frame.crs is not None:
-            frame = frame.to_crs(pyproj_crs(crs))
+        if crs is not None and frame.crs is not None and frame.crs != own:
+            try:
+                frame = frame.to_crs(pyproj_crs(crs))
+            except ProjError:
+                leave_out(source, NO_WAY)
+                continue
+            there = np.isfinite(shapely.bounds(frame.geometry.to_numpy())).all(axis=1)
+            if lost := len(there) - int(there.sum()):
+                leave_out(
+                    source,
+                    f"{lost} of its polygons lie where the CRS of the merged layer does not reach, and are not in it; "
+                    "take them from its own results.",
+                )
+                frame = frame[there]
         columns = {name: frame[name].to_numpy() for name in names}
         sources = np.full(len(frame), source, dtype=object)
         _write_layer(path, {"source": sources, **columns}, frame.geometry.to_numpy(), crs, "Polygon", append=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ..job import ReferenceSource
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
 from ..rasters.cover import cover
 from ..rasters.georeference import pyproj_crs
-from ..rasters.source import RasterSource, count_bands
+from ..rasters.source import RasterSource
 from .chips import Chip, ChipSet, chip_side, digest_shots, stack
 from .marks import Mark, Marks, read_marks
 from .refset_file import read_refset
@@ -136,7 +135,7 @@ def gather_references(
     Args:
         source: Where the examples are.
         default_raster: Raster of the marks if `source` names none.
-        bands: Bands of `default_raster`; of another reference raster too if it has as many, else that chooses its own.
+        bands: Of the raster of the marks, as in `RasterSource`; see `bands_of_examples`.
         stretch: As in `RasterSource`; a reference set keeps that of its making.
         reporter: Hears about what was left out, and is asked whether to stop.
         ground_size: Side of the chips in metres (map units without a CRS); ``None`` takes that of the reference set,
@@ -149,31 +148,10 @@ def gather_references(
     if source.refset is not None:
         chips = read_refset(source.refset, reporter)
         return to_reference_set(chips if ground_size is None else chips.at_ground_size(ground_size))
-    path = source.raster or default_raster
-    if bands is not None and os.path.realpath(path) != os.path.realpath(default_raster):
-        bands = _bands_of_another(path, bands, default_raster, reporter)
-    with open_marked(source, path, bands, stretch, reporter) as marked:
+    with open_marked(source, source.raster or default_raster, bands, stretch, reporter) as marked:
         chips = cut_chips(marked, choose_ground_size([marked]) if ground_size is None else ground_size, reporter)
     require_chips(chips, [marked])
     return to_reference_set(chips)
-
-
-def _bands_of_another(
-    path: str, bands: tuple[int, ...], default_raster: str, reporter: Reporter
-) -> tuple[int, ...] | None:
-    """Return the bands of a reference raster that is not the one for which bands were chosen."""
-    try:
-        expected = count_bands(default_raster)
-    except RefSAMError:  # one of many rasters to be searched, of which the others may be sound
-        return bands
-    if count_bands(path) == expected:
-        return bands
-    chosen = ", ".join(map(str, bands))
-    reporter.log(
-        f"Raster '{path}' of the examples has another number of bands, so bands {chosen} are not taken of it but its "
-        "own red, green and blue; put the examples into a reference set with bands of their own to change that."
-    )
-    return None
 
 
 def to_reference_set(chips: ChipSet) -> ReferenceSet:
@@ -192,6 +170,7 @@ def open_marked(
 ) -> Iterator[MarkedRaster]:
     """Open a raster and read the marks on it; see `read_marks` and `RasterSource` for what may fail."""
     with RasterSource(path, bands, stretch) as raster:
+        raster.tell_bands(reporter)
         yield MarkedRaster(source, raster, stretch, read_marks(source, raster, reporter))
 
 

@@ -25,6 +25,8 @@ POINT_RADIUS = 2.0
 """Radius of a drawn point, in pixels."""
 TINY_AREA = 4.0
 """Polygons smaller than this, in pixels, may miss every pixel centre and are checked for it."""
+LEAST_AREA = 1e-6
+"""Polygons smaller than this, in pixels, are clicks or lines there and back: rounding leaves them as much."""
 DEFAULT_CLASS = "object"
 """Name of the class when the marks have no class field."""
 WANTED = "polygons, lines or points"
@@ -46,6 +48,20 @@ class Mark:
     size: float | None
     is_area: bool
     all_touched: bool
+
+
+@dataclass
+class _LeftOut:
+    """How many parts of features can be no marks on a raster: they lie beside it, or are polygons without area."""
+
+    beside: int = 0
+    flat: int = 0
+
+    def tell(self, path: str, raster: RasterSource, reporter: Reporter) -> None:
+        if self.beside:
+            reporter.log(f"{self.beside} marks of '{path}' lie beside raster '{raster.path}' and are left out.")
+        if self.flat:
+            reporter.log(f"{self.flat} polygons of '{path}' have no area and are left out.")
 
 
 @dataclass(frozen=True)
@@ -70,8 +86,9 @@ def read_marks(source: ReferenceSource, raster: RasterSource, reporter: Reporter
         reporter: Hears about what was left out or assumed.
 
     Raises:
-        RefSAMError: With code ``reference`` for files that cannot be read and marks that fall beside the raster.
-            Negatives that do so, or an empty layer of them, are only told of: the classes can be found without them.
+        RefSAMError: With code ``reference`` for files that cannot be read and where no mark is on the raster, or none
+            there has an area. Negatives that do so, or an empty layer of them, are only told of: the classes can be
+            found without them.
     """
     path = source.vector
     if path is None:
@@ -79,7 +96,14 @@ def read_marks(source: ReferenceSource, raster: RasterSource, reporter: Reporter
     frame = read_features(path, WANTED, source.layer, CODE)
     names = _class_names(frame, path, source.class_field, reporter)
     shapes = in_pixels_of(raster, frame, path, reporter, CODE)
-    classes = {name: _on_raster(shapes[names == name], raster) for name in sorted(set(names) - {""}, key=value_order)}
+    left_out = _LeftOut()
+    classes = {
+        name: _on_raster(shapes[names == name], raster, left_out) for name in sorted(set(names) - {""}, key=value_order)
+    }
+    if not any(classes.values()) and left_out.flat:
+        raise RefSAMError(
+            "reference", f"The polygons of '{path}' on raster '{raster.path}' have no area; outline the examples anew."
+        )
     if not any(classes.values()):
         raise RefSAMError(
             "reference",
@@ -91,6 +115,7 @@ def read_marks(source: ReferenceSource, raster: RasterSource, reporter: Reporter
             "reference",
             f"Field '{source.class_field}' of '{path}' holds {len(classes)} classes; use at most {MAX_CLASSES}.",
         )
+    left_out.tell(path, raster, reporter)
     return Marks(classes, _read_negatives(source.negatives, raster, reporter))
 
 
@@ -98,7 +123,10 @@ def _read_negatives(path: str | None, raster: RasterSource, reporter: Reporter) 
     if path is None:
         return []
     frame = read_features(path, WANTED, code=CODE, may_be_empty=True)
-    marks = _on_raster(in_pixels_of(raster, frame, path, reporter, CODE), raster) if len(frame) else []
+    left_out = _LeftOut()
+    marks = _on_raster(in_pixels_of(raster, frame, path, reporter, CODE), raster, left_out) if len(frame) else []
+    if marks or left_out.flat:
+        left_out.tell(path, raster, reporter)
     if not marks:
         reporter.log(f"No negative of '{path}' falls on raster '{raster.path}'; it is searched without.")
     return marks
@@ -117,10 +145,15 @@ def _class_names(frame: gpd.GeoDataFrame, path: str, field: str | None, reporter
     return names
 
 
-def _on_raster(shapes: NDArray[Any], raster: RasterSource) -> list[Mark]:
-    """Turn the shapes that fall on a raster, in whose pixels they are, into marks."""
-    bounds = shapely.box(0, 0, raster.width, raster.height)
-    return [_mark(shape) for shape in shapely.get_parts(shapes) if shape.intersects(bounds)]
+def _on_raster(shapes: NDArray[Any], raster: RasterSource, left_out: _LeftOut) -> list[Mark]:
+    """Turn the shapes that fall on a raster, in whose pixels they are, into marks, counting the parts left out."""
+    parts = shapely.get_parts(shapes)
+    inside = shapely.intersects(parts, shapely.box(0, 0, raster.width, raster.height))
+    marks = [_mark(part) for part in parts[inside]]
+    whole = [mark for mark in marks if not mark.is_area or mark.outline.area >= LEAST_AREA]
+    left_out.beside += len(parts) - len(marks)
+    left_out.flat += len(marks) - len(whole)
+    return whole
 
 
 def _mark(shape: BaseGeometry) -> Mark:

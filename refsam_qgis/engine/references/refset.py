@@ -14,7 +14,7 @@ import rasterio
 from refsam_qgis import __version__
 
 from ..errors import RefSAMError
-from ..events import Reporter, check_cancelled
+from ..events import OnceReporter, Reporter, check_cancelled
 from ..job import RefsetJob
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..rasters.parts import files_of
@@ -25,7 +25,7 @@ from .chips import Chip, ChipSet
 from .contact_sheet import draw_contact_sheet
 from .gather import MarkedRaster, choose_ground_size, cut_chips, open_marked, require_chips
 from .marks import MAX_CLASSES
-from .refset_file import read_refset, write_refset
+from .refset_file import read_refset, verify_refset, write_refset
 
 MAX_SET_CHIPS = 30
 """Most chips of a class in a set; each must be encoded, and its background is compared with in every tile."""
@@ -59,10 +59,11 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         reporter.progress(0.0, "Reading marks")
         base = None if job.base is None else read_refset(job.base, reporter)
         marked: list[MarkedRaster] = []
+        once = OnceReporter(reporter)
         for source in job.sources:
             check_cancelled(reporter)
             assert source.raster is not None  # the job's own check
-            opened = open_marked(source, source.raster, job.bands, job.stretch, reporter)
+            opened = open_marked(source, source.raster, job.bands, job.stretch, once)
             marked.append(stack.enter_context(opened))
         ground_size = _ground_size(job, base, marked)
         cuts = []
@@ -79,6 +80,8 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         reporter.progress(0.7, "Writing the set")
         if (path := outputs["refset"]) is not None:
             write_refset(path, chips, reporter)
+            reporter.progress(0.85, "Reading it again")  # nothing that cannot be read may replace a set
+            verify_refset(path, job.output, reporter)
         if (path := outputs["picture"]) is not None:
             reporter.progress(0.9, "Drawing the picture")
             with disk_errors(path):

@@ -11,9 +11,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zipfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 
 from refsam_qgis import __version__
 
-from ..errors import RefSAMError
+from ..errors import JobCancelled, RefSAMError
 from ..events import Reporter, check_cancelled
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 from ..rasters.outputs import disk_errors
@@ -33,7 +34,7 @@ FORMAT = "refsam reference set"
 VERSION = 1
 MANIFEST = "refset.json"
 MAX_MANIFEST = 16 * 2**20
-"""Longest manifest that is read, in bytes."""
+"""Longest manifest that is written and read, in bytes."""
 MAX_PIXELS = 2**29
 """Most pixels of all chips together; they take five bytes each in memory."""
 PARTS = ("image", "mask", "valid")
@@ -45,13 +46,13 @@ def write_refset(path: str, chips: ChipSet, reporter: Reporter) -> None:
     """Write a reference set.
 
     Raises:
-        RefSAMError: With code ``reference`` for more chips than are ever read, ``disk`` when it cannot be written.
+        RefSAMError: With code ``reference`` for more than is ever read, ``disk`` when it cannot be written.
     """
-    named = chips.chips()
+    named, title = chips.chips(), os.path.basename(path)  # its folder may be one of passage
     if sum(chip.side**2 for _, chip in named) > MAX_PIXELS:
         raise RefSAMError(
             "reference",
-            f"The chips of '{path}' have more than {MAX_PIXELS:,} pixels; use a smaller chip size or fewer classes.",
+            f"The chips of '{title}' have more than {MAX_PIXELS:,} pixels; use a smaller chip size or fewer classes.",
         )
     manifest = {
         "format": FORMAT,
@@ -70,14 +71,45 @@ def write_refset(path: str, chips: ChipSet, reporter: Reporter) -> None:
             for name, chip in named
         ],
     }
+    text = json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False).encode()
+    if len(text) > MAX_MANIFEST:
+        raise RefSAMError(
+            "reference",
+            f"The chips of '{title}' show more objects than a reference set can list; use fewer examples or a smaller "
+            "chip size.",
+        )
     with disk_errors(path), zipfile.ZipFile(path, "w") as archive:
-        text = json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False)
-        archive.writestr(_member(MANIFEST, zipfile.ZIP_DEFLATED), text.encode())
+        archive.writestr(_member(MANIFEST, zipfile.ZIP_DEFLATED), text)
         for number, (_, chip) in enumerate(named, 1):
             check_cancelled(reporter)
             pixels = (chip.image.transpose(1, 2, 0), chip.mask, chip.valid.astype(np.uint8) * 255)
             for part, values in zip(PARTS, pixels, strict=True):
                 archive.writestr(_member(_part(number, part), zipfile.ZIP_STORED), _to_png(values))
+
+
+def verify_refset(path: str, final: str, reporter: Reporter) -> None:
+    """Read a reference set that was just written, keeping none of it: two sets may be more than fits into memory.
+
+    Args:
+        path: Where it is.
+        final: Where it is to go, for the message.
+        reporter: Is asked whether to stop.
+
+    Raises:
+        RefSAMError: With code ``internal`` when it cannot be read, so that it should replace nothing.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for _ in _chips(archive, _contents(archive, path), reporter):
+                pass
+    except (JobCancelled, MemoryError):
+        raise
+    except Exception as error:
+        raise RefSAMError(
+            "internal",
+            f"Reference set '{final}' came out damaged ({_reason(error)}) and is not kept, so what is there stays; "
+            "please report it.",
+        ) from error
 
 
 def read_refset(path: str, reporter: Reporter) -> ChipSet:
@@ -90,7 +122,11 @@ def read_refset(path: str, reporter: Reporter) -> ChipSet:
         if MANIFEST not in archive.namelist():
             raise _foreign(path)
         try:
-            return _read(archive, path, reporter)
+            contents = _contents(archive, path)
+            classes: dict[str, list[Chip]] = {name: [] for name in contents.names}
+            negatives: list[Chip] = []
+            for name, chip in _chips(archive, contents, reporter):
+                (negatives if name is None else classes[name]).append(chip)
         except (RefSAMError, MemoryError):
             raise
         except Exception as error:  # members fail in many ways when they are damaged; all mean the same to a user
@@ -98,6 +134,7 @@ def read_refset(path: str, reporter: Reporter) -> ChipSet:
                 "reference",
                 f"Reference set '{path}' is damaged ({_reason(error)}); restore a copy of it or build it anew.",
             ) from error
+    return ChipSet(contents.ground_size, classes, negatives)
 
 
 def _open(path: str) -> zipfile.ZipFile:
@@ -111,7 +148,24 @@ def _open(path: str) -> zipfile.ZipFile:
         ) from error
 
 
-def _read(archive: zipfile.ZipFile, path: str, reporter: Reporter) -> ChipSet:
+@dataclass(frozen=True)
+class _Contents:
+    """What a manifest says.
+
+    Attributes:
+        ground_size: Of every chip.
+        names: Of the classes, each of which has a chip.
+        sizes: Class, side and ground sample distance of each chip.
+        entries: All that it says of each.
+    """
+
+    ground_size: float
+    names: list[str]
+    sizes: list[tuple[str | None, int, float]]
+    entries: list[Any]
+
+
+def _contents(archive: zipfile.ZipFile, path: str) -> _Contents:
     document = json.loads(_bytes(archive, MANIFEST, MAX_MANIFEST))
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _foreign(path)
@@ -132,18 +186,20 @@ def _read(archive: zipfile.ZipFile, path: str, reporter: Reporter) -> ChipSet:
     sizes = [(_class_of(entry, names), *_size_of(entry, ground_size)) for entry in entries]
     if sum(side**2 for _, side, _ in sizes) > MAX_PIXELS:
         raise ValueError(f"its chips have more than {MAX_PIXELS:,} pixels")
-    classes: dict[str, list[Chip]] = {name: [] for name in names}
-    negatives: list[Chip] = []
-    for number, ((name, side, gsd), entry) in enumerate(zip(sizes, entries, strict=True), 1):
-        check_cancelled(reporter)
-        # Files of before did not say the areas.
-        areas = tuple(_positive(area) for area in entry.get("areas", ()))
-        chip = replace(_read_chip(archive, number, side, gsd, entry["origin"]), areas=areas)
-        (negatives if name is None else classes[name]).append(chip)
-    for name, chips in classes.items():
-        if not chips:
+    shown = {name for name, _, _ in sizes}
+    for name in names:
+        if name not in shown:
             raise ValueError(f"class '{name}' has no chip")
-    return ChipSet(ground_size, classes, negatives)
+    return _Contents(ground_size, names, sizes, entries)
+
+
+def _chips(archive: zipfile.ZipFile, contents: _Contents, reporter: Reporter) -> Iterator[tuple[str | None, Chip]]:
+    """Yield every chip with the name of its class."""
+    for number, ((name, side, gsd), entry) in enumerate(zip(contents.sizes, contents.entries, strict=True), 1):
+        check_cancelled(reporter)
+        # Files of before did not say the areas, or said 0 of polygons without one.
+        areas = tuple(_positive(area) for area in entry.get("areas", ()) if area != 0)
+        yield name, replace(_read_chip(archive, number, side, gsd, entry["origin"]), areas=areas)
 
 
 def _class_of(entry: Any, names: list[str]) -> str | None:

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from ..class_polygons import ClassPolygons, read_class_polygons
 from ..errors import RefSAMError
-from ..events import Reporter, check_cancelled
+from ..events import OnceReporter, Reporter, check_cancelled
 from ..image_folder import IGNORE_ID, MIN_PIXELS
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.source import RasterSource
@@ -52,7 +52,7 @@ class LabelledRaster:
         self._opened: tuple[int, RasterSource] | None = None
         source = self._source()
         self._frame = shapely.box(0, 0, source.width, source.height)
-        here = labels.in_pixels(source.transform, source.crs)
+        here = labels.in_pixels(source.transform, source.crs, (source.width / 2, source.height / 2))
         near = shapely.intersects(here.polygons, self._frame)
         self.polygons: NDArray[Any] = here.polygons[near]
         self.class_ids = np.array([ids.get(name, IGNORE_ID) for name in here.names[near]], np.uint8)
@@ -60,6 +60,10 @@ class LabelledRaster:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+    def tell_bands(self, reporter: Reporter) -> None:
+        """As of `RasterSource`."""
+        self._source().tell_bands(reporter)
 
     @property
     def annotated(self) -> tuple[int, int, int, int]:
@@ -192,10 +196,12 @@ def read_raster_places(
     if nameless:
         reporter.log(f"{nameless} polygons of '{labels}' have no class; nothing is learned from what they cover.")
     places: list[RasterPlace] = []
+    once = OnceReporter(reporter)
     wanted = 1 if len(rasters) >= FEWEST_RASTERS else -(-PARTS // len(rasters))
     for path in rasters:
         check_cancelled(reporter)
         raster = LabelledRaster(path, bands, stretch, given, ids)
+        raster.tell_bands(once)
         if not (raster.class_ids != IGNORE_ID).any():
             raise RefSAMError(
                 "input", f"No polygon of '{labels}' lies on raster '{path}'; check the CRS of both, or leave it out."

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import zipfile
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from PIL import Image
 from rasterio.transform import Affine, from_origin
@@ -126,12 +129,98 @@ def test_two_vector_files_meet_on_a_grid_of_their_own(write_vector):
         compare(result=result, truth=write_vector(truth, "more.gpkg"), gsd=1e-5)
 
 
+def object_counts(record):
+    return [tuple(row[f"{side}_objects"] for side in ("truth", "result", "matched")) for row in record["classes"]]
+
+
+def test_objects_of_two_vector_files_smaller_than_a_pixel_are_told_apart(write_vector):
+    rng = np.random.default_rng(0)
+    # Pools of 3 to 8 m in a district of 60 km, found a fifth of their side beside where they are.
+    left, bottom, side = *(HALF_METRE * rng.uniform(0, 120_000, (2, 300))), rng.uniform(3, 8, 300)
+    pools = [shapely.box(left + shift * side, bottom, left + (1 + shift) * side, bottom + side) for shift in (0, 0.2)]
+    truth, result = (write_vector(shapes, f"{name}.gpkg") for shapes, name in zip(pools, "tr", strict=True))
+    recorder = Recorder()
+    record = compare(recorder, result=result, truth=truth)
+    assert record["grid"]["gsd"] > 7
+    assert object_counts(record) == [(300, 300, 300)]
+    assert record["object_iou"] == pytest.approx(0.8 / 1.2, abs=1e-4)
+    (said,) = (message for message in recorder.messages if "GSD" in message)
+    assert f"{np.median(side**2) / record['grid']['gsd'] ** 2:.2g} pixels" in said
+    advised = float(said.rstrip(".").split()[-1])
+    assert advised == pytest.approx(np.sqrt(np.median(side**2) / 20), rel=0.05)
+    near = dict(result=result, truth=truth, gsd=2 * record["grid"]["gsd"])
+    assert compare(recorder, **near)["object_f1"] == 1 and len([m for m in recorder.messages if "GSD" in m]) == 1
+
+
+def test_a_pixel_size_that_is_advised_is_allowed(write_vector):
+    far = write_vector([corners(0, 0, 1, 1), corners(400_000, 0, 400_001, 1)], "far.gpkg")
+    recorder = Recorder()
+    record = compare(recorder, result=far, truth=far)
+    (said,) = (message for message in recorder.messages if "GSD" in message)
+    advised = float(said.rstrip(".").split()[-1])
+    assert 0 < 200_000 / advised < evaluate.LARGEST_SIDE
+    assert advised < record["grid"]["gsd"]
+
+
+def test_objects_of_two_vector_files_count_in_the_extent_and_outside_unnamed_areas(write_vector):
+    true = [corners(0, 0, 20, 20), corners(30, 0, 50, 20), corners(100, 0, 120, 20), corners(200, 0, 220, 20)]
+    found = [corners(0, 0, 20, 20), corners(30, 10, 50, 20), corners(102, 2, 110, 10)]
+    record = compare(
+        truth=write_vector(true, "truth.gpkg", kind=["a", "a", None, "a"]), truth_field="kind",
+        result=write_vector(found, "result.gpkg", kind=["a", "a", "a"]), result_field="kind",
+        extent=corners(10, -5, 150, 30).bounds,
+    )  # fmt: skip
+    assert object_counts(record) == [(2, 2, 2)]
+    assert record["object_iou"] == pytest.approx((1 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("block", [2**20, 70])
+def test_polygons_that_no_pixel_shows_are_missed_or_wrong(write_raster, write_vector, monkeypatch, block):
+    monkeypatch.setattr(evaluate, "BLOCK_PIXELS", block)
+    pixels = np.zeros((60, 70), np.uint8)
+    pixels[20:50, 20:50] = 1
+    pixels[:10] = 9
+    raster = write_raster(pixels[None], "raster.tif", nodata=9)
+    tiny = [corners(column + 0.1, row + 0.1, column + 0.3, row + 0.3) for row in (5, 15, 25, 35) for column in (2, 30)]
+    outside = corners(-9.5, 30, -9.3, 30.2)
+    polygons = write_vector([*tiny, outside, corners(20, 20, 50, 50)], "polygons.gpkg")
+    recorder = Recorder()
+    record = compare(recorder, result=raster, truth=polygons)
+    # Two of the eight lie where the raster has no data.
+    assert object_counts(record) == [(7, 1, 1)]
+    assert (record["object_recall"], record["object_precision"]) == (pytest.approx(1 / 7, abs=1e-4), 1)
+    assert any("polygons.gpkg', 6 hold no pixel's centre" in m and "missed" in m for m in recorder.messages)
+    turned = compare(recorder, result=polygons, truth=raster)
+    assert object_counts(turned) == [(1, 7, 1)]
+    assert any("6 hold no pixel's centre" in message and "wrong" in message for message in recorder.messages)
+    part = compare(result=raster, truth=polygons, extent=corners(0, 20, 70, 30).bounds)
+    assert object_counts(part) == [(3, 1, 1)]
+
+
 def test_vectors_in_degrees_are_compared_in_metres(write_vector):
     square = shapely.box(8.0, 47.0, 8.001, 47.001)
     path = write_vector([square], "truth.gpkg", crs="EPSG:4326")
     record = compare(result=write_vector([square], "r.gpkg", crs="EPSG:4326"), truth=path, gsd=5.0)
     assert record["grid"]["gsd"] == pytest.approx(5.0, rel=0.01)
     assert record["miou"] == 1
+
+
+@pytest.mark.parametrize("column", [5, 25, 40])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_either_side_of_the_antimeridian_is_compared(write_raster, write_vector, column, drawn):
+    """The meridian of 180° is that of column 32."""
+    transform = Affine(5e-6, 0, 180 - 32 * 5e-6, 0, -5e-6, -17)
+    true = np.zeros((40, 60), np.uint8)
+    true[10:30, column : column + 15] = 1
+    square = shapely.transform(
+        shapely.box(column, 10, column + 15, 30), lambda x, y: transform * (x, y), interleaved=False
+    )
+    result = write_vector(list(gpd.GeoSeries([square], crs=4326).to_crs(32760)), "result.gpkg", crs="EPSG:32760")
+    if drawn:
+        truth = write_vector([square], "truth.gpkg", crs="EPSG:4326")
+    else:
+        truth = write_raster(true[None], "truth.tif", crs="EPSG:4326", transform=transform)
+    assert compare(result=result, truth=truth)["miou"] == pytest.approx(1, abs=0.001 if drawn else 0)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32640", "EPSG:4326"])
@@ -162,6 +251,35 @@ def test_a_shift_by_whole_pixels_is_no_alignment(write_raster):
     )
     assert record["aligned"] is None and record["miou"] == 1
     assert record["grid"]["pixels_compared"] == 55 * 60
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("beside", [[], [0], [255], [0, 0], [0, 0, 255]])
+def test_neither_bands_beside_nor_the_data_type_change_what_a_shifted_truth_covers(write_raster, beside, dtype):
+    labels = patches(3)
+    quarter = labels[:30, :35].astype(dtype)
+    truth = write_raster(
+        np.stack([quarter, *(np.full_like(quarter, value) for value in beside)]), "truth.tif",
+        transform=HALF_METRE * Affine.translation(0.4, 0), photometric="MINISBLACK",
+    )  # fmt: skip
+    record = compare(result=write_raster(labels[None], "result.tif"), truth=truth, truth_classes=("1", "2"))
+    assert record["aligned"] and record["grid"]["pixels_compared"] == 30 * 35
+    y = labels[:30, :35].ravel()
+    assert record["confusion"]["matrix"] == confusion_matrix(y, y, labels=[0, 1, 2]).tolist()
+
+
+def test_a_shifted_truth_counts_where_its_alpha_band_or_mask_says(write_raster):
+    labels = patches(3)
+    result = write_raster(labels[None], "result.tif")
+    shifted = HALF_METRE * Affine.translation(0.4, 0)
+    opaque = np.zeros_like(labels)
+    opaque[10:40] = 255
+    with_alpha = write_raster(np.stack([labels] * 3 + [opaque]), "r,g,b & 'a'.tif", photometric="RGB", alpha="YES",
+                              transform=shifted)  # fmt: skip
+    with_mask = write_raster(labels[None], "mask.tif", mask=opaque, transform=shifted)
+    for truth in (with_alpha, with_mask):
+        record = compare(result=result, truth=truth, truth_classes=("1", "2"))
+        assert (record["miou"], record["grid"]["pixels_compared"]) == (1, 30 * 70)
 
 
 @pytest.mark.parametrize("shift", [0, 0.4])
@@ -209,7 +327,7 @@ def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
     assert compare(result=result, truth=truth)["miou"] == pytest.approx(0.8)
     record = compare(result=result, truth=truth, extent=corners(5, 5, 25, 25).bounds)
     assert record["miou"] == 1 and record["grid"]["pixels_compared"] == 400
-    with pytest.raises(RefSAMError, match="holds no pixel"):
+    with pytest.raises(RefSAMError, match=r"holds no pixel of .*; choose an extent that overlaps both"):
         compare(result=result, truth=truth, extent=(0, 0, 1, 1))
 
 
@@ -227,6 +345,98 @@ def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_ve
     bare = write_raster(labels[None], "bare.tif")
     assert compare(result=by_id, truth=bare, result_field="code")["confusion"]["names"] == ["background", "1"]
     assert compare(result=by_id, truth=described)["confusion"]["names"] == ["background", "roof"]
+
+
+def square(value, name=None):
+    """How `one_class` writes a raster of one id, with a class name if there is one."""
+    return "raster", value, name
+
+
+def outline(name=None):
+    return "polygons", None, name
+
+
+@pytest.fixture
+def one_class(write_raster, write_vector):
+    """Return a function that writes a layer of one class and returns its path and field."""
+
+    def write(path, kind, value, name):
+        if kind == "polygons":
+            fields = {} if name is None else {"kind": [name]}
+            return write_vector([corners(0, 0, 20, 10)], f"{path}.gpkg", **fields), next(iter(fields), None)
+        pixels = np.zeros((1, 20, 20), np.uint8)
+        pixels[:, :10] = value
+        written = write_raster(pixels, f"{path}.tif")
+        if name is not None:
+            with rasterio.open(written, "r+") as dataset:
+                dataset.update_tags(1, **{f"CLASS_{value}": name})
+        return written, None
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("result", "truth", "name"),
+    [
+        (square(1), square(255), "255"),  # 0/1 and 0/255 masks
+        (square(255), square(1), "1"),
+        (square(255, "roof"), square(1), "roof"),
+        (square(1, "roof"), square(255), "roof"),
+        (square(1, "roof"), square(1), "roof"),  # RefSAM's own mask and a plain one
+        (square(2), square(2, "roof"), "roof"),
+        (square(2), outline(), "object"),
+        (outline(), square(2), "2"),
+        (outline(), square(2, "roof"), "roof"),
+        (square(255), outline("roof"), "roof"),
+        (outline("roof"), outline(), "roof"),
+        (square(255), outline("1"), "1"),
+    ],
+)
+def test_a_lone_class_without_a_name_is_the_other_lone_class_and_said_so(one_class, result, truth, name):
+    (found, found_field), (true, true_field) = one_class("result", *result), one_class("truth", *truth)
+    recorder = Recorder()
+    record = compare(recorder, result=found, truth=true, result_field=found_field, truth_field=true_field)
+    assert (record["miou"], record["confusion"]["names"]) == (1, ["background", name])
+    (said,) = (message for message in recorder.messages if "is taken for the only one" in message)
+    assert f"'{name}'" in said
+
+
+@pytest.mark.parametrize(
+    ("result", "truth", "names"),
+    [
+        (square(1), square(2), ("1", "2")),
+        (square(2, "roof"), square(1), ("roof", "1")),
+        (square(1, "roof"), square(1, "pool"), ("roof", "pool")),
+        (square(2), outline("1"), ("2", "1")),
+        (outline("roof"), outline("pool"), ("roof", "pool")),
+    ],
+)
+def test_lone_classes_that_differ_are_not_taken_for_one(one_class, result, truth, names):
+    (found, found_field), (true, true_field) = one_class("result", *result), one_class("truth", *truth)
+    with pytest.raises(RefSAMError, match=r"No class of the result \({}\) is one of the truth \({}\)".format(*names)):
+        compare(result=found, truth=true, result_field=found_field, truth_field=true_field)
+
+
+def test_a_plain_mask_of_one_class_is_the_same_number_among_several(write_raster):
+    found = patches(3)
+    true = (found == 1).astype(np.uint8)
+    record = compare(result=write_raster(found[None], "result.tif"), truth=write_raster(true[None], "truth.tif"))
+    assert [(row["class"], row["iou"]) for row in record["classes"]] == [("1", 1), ("2", 0)]
+    assert record["unmatched"] == {"truth": [], "result": ["2"]}
+
+
+def test_an_engineering_crs_is_none_on_either_side(write_raster, write_vector):
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    pixels = np.zeros((1, 20, 20), np.uint8)
+    pixels[:, :10] = 1
+    raster, polygons = (
+        write_raster(pixels, "o.tif", crs=site),
+        write_vector([corners(0, 0, 20, 10)], "o.gpkg", crs=None),
+    )
+    assert compare(result=raster, truth=polygons)["miou"] == 1
+    assert compare(result=polygons, truth=raster)["miou"] == 1
+    shifted = write_raster(pixels, "shifted.tif", crs=None, transform=HALF_METRE * Affine.translation(0.4, 0))
+    assert compare(result=raster, truth=shifted)["miou"] == 1
 
 
 def test_classes_of_one_side_alone_count_as_missed_or_wrong(write_raster):
@@ -267,6 +477,21 @@ def test_an_empty_result_missed_everything(write_vector, write_raster):
     assert record["miou"] == 0 and record["object_recall"] == 0
 
 
+@pytest.mark.parametrize("form", ["zip", "gpkg"])
+def test_rasters_inside_other_files_are_compared(write_raster, tmp_path, form):
+    """QGIS names them so when they are dragged out of its browser."""
+    plain = write_raster(patches(0)[None], "plain.tif")
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "rasters.zip", "w") as file:
+            file.write(plain, "inner.tif")
+        inside = f"/vsizip/{tmp_path}/rasters.zip/inner.tif"
+    else:
+        rasterio.shutil.copy(plain, tmp_path / "r.gpkg", driver="GPKG", RASTER_TABLE="INNER", TILE_FORMAT="PNG")
+        inside = f"GPKG:{tmp_path}/r.gpkg:INNER"
+    assert compare(result=inside, truth=plain)["miou"] == 1
+    assert compare(result=plain, truth=inside)["miou"] == 1
+
+
 def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vector, tmp_path):
     labels = patches(0)
     raster = write_raster(labels[None], "raster.tif")
@@ -293,6 +518,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vecto
     assert "has no CRS" in message(result=raster, truth=write_raster(labels[None], "bare.tif", crs=None))
     assert "neither a raster" in message(result=raster, truth=str(text))
     assert "does not exist" in message(result=str(tmp_path / "gone.tif"), truth=raster)
+    assert "does not exist" in message(result=raster, truth=f"/vsizip/{tmp_path}/gone.zip/gone.tif")
     assert "fractions" in message(result=write_raster(np.full((1, 60, 70), 0.5, np.float32), "p.tif"), truth=raster)
     assert "different or negative" in message(result=write_raster(many, "objects.tif"), truth=raster)
     assert "no polygons" in message(result=write_vector([shapely.Point(0, 0)], "point.gpkg"), truth=raster)

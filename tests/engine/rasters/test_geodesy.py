@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyproj
 import pytest
 import shapely
 from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from refsam_qgis.engine.rasters.geodesy import GroundMeasure
 
@@ -64,3 +67,26 @@ def test_aspect_of_a_degree():
         assert aspect == pytest.approx(along / up, rel=1e-6)
     assert GroundMeasure(CRS.from_epsg(32640)).aspects(points).tolist() == [1, 1, 1]
     assert GroundMeasure(None).aspects(points).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("code", "unit"), [(27572, 0.9), (27561, 0.9), (4807, 0.9), (4901, 0.9), (4326, 1), (2154, 1)])
+def test_a_grad_is_nine_tenths_of_a_degree(code, unit):
+    """Independent: a quadrangle that the ellipsoid's own formulas lay out and measure in degrees."""
+    crs = pyproj.CRS(code)
+    geod = crs.get_geod()
+    lon, lat = 0.2, 49.1
+    east, north = geod.fwd(lon, lat, 90, 30)[0], geod.fwd(lon, lat, 0, 20)[1]
+    corners = [(lon, lat), (east, lat), (east, north), (lon, north)]
+    to_map = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    on_map = [to_map.transform(x / unit, y / unit) for x, y in corners]
+    measure = GroundMeasure(CRS.from_epsg(code))
+    expected = abs(geod.polygon_area_perimeter(*zip(*corners, strict=True))[0])
+    assert expected == pytest.approx(600, rel=1e-4)
+    assert measure.areas(np.array([shapely.Polygon(on_map)]))[0] == pytest.approx(expected, rel=1e-6)
+    (x, y), right, _, up = on_map
+    # The pixel whose sides are those of the quadrangle.
+    transform = Affine(right[0] - x, up[0] - x, x, right[1] - y, up[1] - y, y)
+    assert measure.pixel_size(transform, 0, 0) == pytest.approx(math.sqrt(600), rel=1e-4)
+    if crs.is_geographic:
+        aspect = (north - lat) / 20 * 30 / (east - lon)
+        assert measure.aspects(np.array([on_map[0]]))[0] == pytest.approx(aspect, rel=1e-5)

@@ -92,6 +92,21 @@ def test_filled_holes_are_those_of_a_labelled_background(pixel_grid, noise_class
     assert np.array_equal(back, filled)
 
 
+@pytest.mark.parametrize("angle", [0, 20, 45])
+def test_a_hole_with_an_object_that_touches_its_rim_stays(pixel_grid, pixel_objects, angle):
+    grid = pixel_grid(Affine.translation(391200, 5820600) @ Affine.rotation(angle) @ Affine.scale(0.5, -0.5))
+    classes = np.zeros((200, 200), np.uint8)
+    for row in range(2, 190, 10):
+        for column in range(2, 190, 10):
+            classes[row : row + 6, column : column + 6] = 1
+            classes[row + 2 : row + 4, column + 2 : column + 4] = 0
+            classes[row + 2, column + 2 : column + 4] = 2
+    done = finish_objects(pixel_objects(classes, grid, PLAIN), grid, PolygonOptions(fill_holes=2.0))
+    assert np.bincount(done.class_ids).tolist() == [0, 361, 361]
+    assert (shapely.get_num_interior_rings(done.polygons) == (done.class_ids == 1)).all()
+    assert largest_overlap(done.polygons) < 1e-6
+
+
 def test_min_area_counts_filled_holes_and_holds_at_the_end(pixel_grid, noise_classes, pixel_objects):
     classes = np.zeros((20, 20), np.uint8)
     classes[2:8, 2:8] = 1  # 9 m² with its hole of 4 m² filled

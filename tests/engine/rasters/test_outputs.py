@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,46 @@ def test_a_file_that_is_held_keeps_what_lies_beside_it(tmp_path, monkeypatch):
         with pytest.raises(RefSAMError, match="close programs that hold it"):
             outputs.commit()
     assert (tmp_path / "a.tif.ovr").read_text() == "old"
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("held", ["b.json", "a.tif.ovr"])
+def test_one_file_that_is_held_leaves_all_as_they_were(tmp_path, monkeypatch, links, held):
+    earlier = {name: f"old {name}" for name in ("a.tif", "a.tif.ovr", "b.json")}
+    for name, content in earlier.items():
+        (tmp_path / name).write_text(content)
+    replace, unlink = os.replace, Path.unlink
+
+    def refuse(path):
+        if path == tmp_path / held:
+            raise PermissionError(errno.EACCES, "held", str(path))
+
+    def replace_free(source, target):
+        refuse(source)
+        if "earlier" not in Path(source).parts:
+            refuse(target)
+        replace(source, target)
+
+    def unlink_free(path, missing_ok=False):
+        refuse(path)
+        unlink(path, missing_ok)
+
+    def no_link(source, target):
+        raise OSError(errno.ENOTSUP, "no links")
+
+    paths = {"a": str(tmp_path / "a.tif"), "b": str(tmp_path / "b.json"), "c": str(tmp_path / "c.tif")}
+    with OutputFiles(paths, {**SUFFIXES, "c": (".tif",)}, []) as outputs:
+        for name in paths:
+            with open(outputs[name], "w") as stream:
+                stream.write("new")
+        with monkeypatch.context() as patch:
+            patch.setattr("refsam_qgis.engine.rasters.outputs.os.replace", replace_free)
+            patch.setattr("refsam_qgis.engine.rasters.outputs.Path.unlink", unlink_free)
+            if not links:
+                patch.setattr("refsam_qgis.engine.rasters.outputs.os.link", no_link)
+            with pytest.raises(RefSAMError, match="close programs that hold it"):
+                outputs.commit()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier
 
 
 def test_unusable_paths_are_refused_at_once(tmp_path):

@@ -20,7 +20,7 @@ from refsam_qgis.engine.fingerprint import raster_identity
 from refsam_qgis.engine.rasters import source
 from refsam_qgis.engine.rasters.georeference import PICTURE
 from refsam_qgis.engine.rasters.source import RasterSource
-from tests.engine.stand_ins import HALF_METRE
+from tests.engine.stand_ins import HALF_METRE, Recorder
 
 WHOLE = Window(0, 0, 40, 30)
 
@@ -151,6 +151,34 @@ def test_bands_come_from_interpretation_then_description_then_order(write_raster
             assert raster.bands == bands
     with RasterSource(by_order, (4, 1, 2)) as raster:
         assert np.array_equal(raster.read(WHOLE)[0], four[[3, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("count", "colours", "bands", "told"),
+    [
+        (4, "minisblack", None, True),
+        (5, "minisblack", None, True),
+        (4, "minisblack", (4, 1, 2), False),
+        (4, "rgb", None, False),
+        (3, "minisblack", None, False),
+        (1, "minisblack", None, False),
+    ],
+)
+def test_bands_are_told_where_they_are_a_choice_that_the_raster_does_not_make(
+    write_raster, rgb, count, colours, bands, told
+):
+    recorder = Recorder()
+    path = write_raster(np.concatenate([rgb, rgb])[:count], photometric=colours, alpha="unspecified")
+    with RasterSource(path, bands) as raster:
+        raster.tell_bands(recorder)
+    assert recorder.messages == ["Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."] * told
+
+
+def test_a_band_of_opacity_is_no_choice(write_raster, rgb):
+    recorder = Recorder()
+    with RasterSource(write_raster(np.concatenate([rgb, rgb[:1]]), photometric="minisblack", alpha="yes")) as raster:
+        raster.tell_bands(recorder)
+    assert recorder.messages == []
 
 
 def test_uint16_is_stretched_between_percentiles_of_the_whole_raster(write_raster):

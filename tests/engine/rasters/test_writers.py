@@ -15,6 +15,7 @@ from refsam_qgis.engine.rasters.objects import ObjectTable
 from refsam_qgis.engine.rasters.writers import (
     LAYER,
     MASK_NODATA,
+    NO_WAY,
     mask_writer,
     merge_polygons,
     probability_writer,
@@ -102,7 +103,7 @@ def test_polygons_on_a_map_with_a_rotated_pole(tmp_path):
     crs = CRS.from_string("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +datum=WGS84 +no_defs")
     path, merged = str(tmp_path / "a.gpkg"), str(tmp_path / "merged.gpkg")
     write_polygons(path, objects(), CLASSES, crs)
-    assert merge_polygons(merged, [("one", path), ("two", path)], crs) == 6
+    assert merge_polygons(merged, [("one", path), ("two", path)], crs, print) == 6
     expected = pyproj.Transformer.from_pipeline(
         "+proj=pipeline +step +inv +proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +datum=WGS84 "
         "+step +proj=unitconvert +xy_in=rad +xy_out=deg"
@@ -123,7 +124,7 @@ def test_merged_layers_have_their_source_and_one_crs(tmp_path):
     write_polygons(str(tmp_path / "c.gpkg"), objects(0), CLASSES, UTM)
     layers = [(name, str(tmp_path / f"{name}.gpkg")) for name in "abc"]
     merged = str(tmp_path / "merged.gpkg")
-    assert merge_polygons(merged, iter(layers), UTM) == 6
+    assert merge_polygons(merged, iter(layers), UTM, print) == 6
     assert schema(merged)[1][:2] == [("source", "object"), ("object_id", "int64")]
     read = gpd.read_file(merged)
     assert read["source"].tolist() == ["a"] * 3 + ["b"] * 3
@@ -131,7 +132,7 @@ def test_merged_layers_have_their_source_and_one_crs(tmp_path):
     assert read["object_id"].tolist() == table.object_ids.tolist() * 2
     assert shapely.equals_exact(read.geometry[3:].to_numpy(), table.polygons, 1e-3).all()
     for crs in (UTM, None):
-        assert merge_polygons(str(tmp_path / f"{crs is None}.gpkg"), [], crs) == 0
+        assert merge_polygons(str(tmp_path / f"{crs is None}.gpkg"), [], crs, print) == 0
         assert schema(str(tmp_path / f"{crs is None}.gpkg"))[1] == schema(merged)[1]
 
 
@@ -139,8 +140,42 @@ def test_layers_without_a_crs_merge(tmp_path):
     write_polygons(str(tmp_path / "a.gpkg"), objects(), CLASSES, None)
     merged = str(tmp_path / "merged.gpkg")
     for crs in (None, UTM):
-        assert merge_polygons(merged, [("a", str(tmp_path / "a.gpkg"))], crs) == 3
+        assert merge_polygons(merged, [("a", str(tmp_path / "a.gpkg"))], crs, print) == 3
         assert shapely.equals(gpd.read_file(merged).geometry.to_numpy(), objects().polygons).all()
+
+
+SITE = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+MARS = CRS.from_string("+proj=eqc +a=3396190 +b=3376200 +units=m")
+
+
+@pytest.mark.parametrize(
+    ("crs", "merged"), [(UTM, ["earth"]), (SITE, ["site"]), (MARS, ["mars"])], ids=["earth", "site", "mars"]
+)
+def test_a_layer_that_cannot_be_transformed_is_left_out_and_told(tmp_path, crs, merged):
+    layers = {name: str(tmp_path / f"{name}.gpkg") for name in ("earth", "site", "mars")}
+    for path, own in zip(layers.values(), (UTM, SITE, MARS), strict=True):
+        write_polygons(path, objects(), CLASSES, own)
+    told = {}
+    path = str(tmp_path / "merged.gpkg")
+    assert merge_polygons(path, layers.items(), crs, told.__setitem__) == 3
+    assert sorted(set(gpd.read_file(path)["source"])) == merged
+    assert told == dict.fromkeys(set(layers) - set(merged), NO_WAY)
+
+
+def test_polygons_beyond_the_merged_layers_crs_are_left_out_and_told(tmp_path):
+    """A gnomonic map holds no more than half of the globe."""
+    half = CRS.from_string("+proj=gnom +lat_0=45 +lon_0=15")
+    table = objects()
+    table.polygons[0] = shapely.box(-165, 40, -164.9, 40.1)
+    table.polygons[1:] = [shapely.box(10, 40, 10.1, 40.1), shapely.box(11, 40, 11.1, 40.1)]
+    write_polygons(str(tmp_path / "a.gpkg"), table, CLASSES, CRS.from_epsg(4326))
+    told = {}
+    path = str(tmp_path / "merged.gpkg")
+    assert merge_polygons(path, [("far.tif", str(tmp_path / "a.gpkg"))], half, told.__setitem__) == 2
+    read = gpd.read_file(path)
+    assert read["object_id"].tolist() == table.object_ids[1:].tolist()
+    assert np.isfinite(read.total_bounds).all()
+    assert list(told) == ["far.tif"] and told["far.tif"].startswith("1 of its polygons lie where the CRS")
 
 
 def test_a_closed_folder_is_one_sentence(tmp_path):

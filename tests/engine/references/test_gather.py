@@ -95,6 +95,20 @@ def test_marks_in_another_crs_fall_on_the_same_pixels(write_raster, write_vector
     assert (here.classes[0].shots.masks == there.classes[0].shots.masks).float().mean() > 0.9999
 
 
+@pytest.mark.parametrize("column", [40, 225, 270], ids=["west", "across", "east"])
+def test_marks_on_either_side_of_the_antimeridian(write_raster, write_vector, column):
+    """The meridian of 180° is that of column 240; the zone that the marks are in ends there."""
+    transform = Affine(5e-6, 0, 179.9988, 0, -5e-6, -17)
+    raster = write_raster(
+        painted(300, 300, [(slice(100, 120), slice(column, column + 30), RED)]), crs="EPSG:4326", transform=transform
+    )
+    here = gpd.GeoSeries([on_map(box(column, 100, column + 30, 120), transform)], crs="EPSG:4326")
+    vector = write_vector(list(here.to_crs(32760)), crs="EPSG:32760")
+    shots = read(raster, vector).classes[0].shots
+    marked = shots.images.permute(0, 2, 3, 1)[shots.masks == FOREGROUND].numpy()
+    assert len(marked) == 600 and (marked == RED).all()
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -164,9 +178,8 @@ def test_numbers_are_classes_by_value(write_raster, write_vector, scene):
 def test_another_reference_raster(write_raster, write_vector, scene):
     reference = write_raster(scene[::-1, ::2, ::2], "снимок образца.tif", transform=from_origin(320000, 2790000, 1, 1))
     target = write_raster(np.zeros((4, 50, 50), np.uint8), "target.tif")
-    found = gather_references(
-        ReferenceSource(write_vector(squares((100, 100))), reference), target, (3, 3, 3), "auto", Recorder()
-    )
+    source = ReferenceSource(write_vector(squares((100, 100))), reference)
+    found = gather_references(source, target, None, "auto", Recorder())
     assert found.gsd == pytest.approx(1, rel=1e-3)
     image = found.classes[0].shots.images[0].permute(1, 2, 0)
     assert (image[found.classes[0].shots.masks[0] == FOREGROUND].numpy() == RED[::-1]).all()
@@ -243,6 +256,29 @@ def test_negatives_beside_the_raster_are_told_of(write_raster, write_vector, sce
         read(raster, reds, negatives="none.gpkg")
 
 
+def test_marks_that_are_left_out_are_counted(write_raster, write_vector, scene):
+    raster = write_raster(scene)
+    far = squares((9000, 100), (9000, 200), (-50, 100))
+    pair = shapely.MultiPolygon([*squares((100, 100), (0, 9000))])
+    flat = shapely.Polygon([HALF_METRE * (50, 50)] * 4)
+    marks = write_vector([pair, *far, flat, *squares((9000, 300))], kind=["a", "a", "b", "a", "a", None])
+    negatives = write_vector([*squares((100, 130)), *far, flat], "negatives.gpkg")
+    recorder = Recorder()
+    found = read(raster, marks, recorder, annotation="partial", negatives=negatives)
+    assert (found.classes[0].shots.masks == FOREGROUND).sum() == 400
+    assert recorder.messages == [
+        f"5 marks of '{marks}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{marks}' have no area and are left out.",
+        f"3 marks of '{negatives}' lie beside raster '{raster}' and are left out.",
+        f"1 polygons of '{negatives}' have no area and are left out.",
+    ]
+    recorder = Recorder()
+    with pytest.raises(RefSAMError, match="Class 'b' of"):
+        read(raster, marks, recorder, class_field="kind")
+    # What has no class is counted as such.
+    assert [message.split(" of ")[0] for message in recorder.messages] == ["1 marks", "4 marks", "1 polygons"]
+
+
 def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
     marks = write_vector(squares((100, 100)), kind=["a"])
     first = read(write_raster(scene), marks, class_field="kind").digest
@@ -280,22 +316,3 @@ def test_units_that_touch_are_objects_of_their_own(write_raster, write_vector, s
 def test_a_scribble_is_as_large_as_it_is_drawn(write_raster, write_vector, scene):
     stroke = on_map(LineString([(100, 110), (120, 110)]))
     assert 0 < read(write_raster(scene), write_vector([stroke])).typical_example < 20 * 5 * 0.5**2
-
-
-@pytest.mark.parametrize(("count", "same"), [(4, True), (5, False)])
-def test_bands_are_also_those_of_another_raster_with_as_many(write_raster, write_vector, scene, count, same):
-    searched = write_raster(np.zeros((4, 60, 60), np.uint8), "searched.tif")
-    marked = write_raster(np.concatenate([scene, scene[: count - 3]]), "marked.tif")
-    recorder = Recorder()
-    source = ReferenceSource(write_vector(squares((100, 100))), raster=marked)
-    found = gather_references(source, searched, (3, 2, 1), "auto", recorder)
-    reds = (found.classes[0].shots.images[0].numpy() == np.array(RED[::-1] if same else RED)[:, None, None]).all(axis=0)
-    assert reds.sum() == 800
-    told = [message for message in recorder.messages if "another number of bands" in message]
-    assert len(told) == (not same) and all("bands 3, 2, 1 are not taken" in message for message in told)
-
-
-def test_bands_do_not_depend_on_a_raster_that_cannot_be_read(tmp_path, write_raster, write_vector, scene):
-    source = ReferenceSource(write_vector(squares((100, 100))), raster=write_raster(scene, "marked.tif"))
-    found = gather_references(source, str(tmp_path / "damaged.tif"), (3, 2, 1), "auto", Recorder())
-    assert len(found.classes[0].shots.images) == 1

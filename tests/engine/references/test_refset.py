@@ -4,6 +4,7 @@ import datetime
 import json
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -17,6 +18,7 @@ from shapely.geometry import box
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import ReferenceSource, RefsetJob, SegmentJob, SegmentOutputs
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND
+from refsam_qgis.engine.references import gather as gather_module
 from refsam_qgis.engine.references import refset
 from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.references.refset import run_refset
@@ -111,6 +113,15 @@ def test_segmenting_with_a_set_equals_segmenting_with_the_marks(tmp_path, scene,
         run_job(job, Recorder(), lambda options: ColourSegmenter())
         masks.append(mask.read_bytes())
     assert masks[0] == masks[1]
+
+
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(tmp_path, scene, write_raster):
+    image = painted(400, 500, [])
+    four = [write_raster(np.concatenate([image, image[:1]]), f"{name}.tif", photometric="minisblack") for name in "ab"]
+    recorder = Recorder()
+    build(tmp_path, *(replace(scene, raster=path) for path in four), reporter=recorder)
+    told = "Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."
+    assert recorder.messages.count(told) == 1
 
 
 def test_rasters_of_other_resolution_and_crs_join(tmp_path, scene, coarse):
@@ -293,6 +304,41 @@ def test_a_failure_leaves_the_set_as_it_was(tmp_path, scene, coarse, write_vecto
         build(tmp_path, coarse, base=path, reporter=Recorder(cancel_after=1))
     assert Path(path).read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".refset" or p.name.startswith(".")] == ["set.refset"]
+
+
+CORNER = HALF_METRE * (200, 200)
+FLAT = {
+    "one point": shapely.Polygon([CORNER] * 4),
+    "there and back": shapely.Polygon([CORNER, (CORNER[0] + 1, CORNER[1]), (CORNER[0] + 2, CORNER[1]), CORNER]),
+    "askew": shapely.Polygon([CORNER, (CORNER[0] + 1, CORNER[1] + 1), (CORNER[0] + 3, CORNER[1] + 3), CORNER]),
+}
+
+
+@pytest.mark.parametrize("flat", FLAT.values(), ids=FLAT.keys())
+def test_polygons_without_area_do_not_spoil_a_set(tmp_path, scene, write_vector, flat):
+    path, _ = build(tmp_path, scene)
+    marks = write_vector([*squares((160, 150)), flat], "flat.gpkg", kind=["red", "blue"])
+    recorder = Recorder()
+    more = ReferenceSource(marks, scene.raster, class_field="kind", annotation="partial")
+    _, result = build(tmp_path, more, base=path, reporter=recorder)
+    assert result["chips_added"] == 1
+    assert recorder.messages == [f"1 polygons of '{marks}' have no area and are left out."]
+    found = gather(path)
+    assert [len(c.shots.images) for c in found.classes] == [1, 2] and found.typical_example == pytest.approx(100)
+    alone = write_vector([flat], "alone.gpkg")
+    with pytest.raises(RefSAMError, match=r"The polygons of .*alone.gpkg' on raster .* have no area; outline the ex"):
+        build(tmp_path, ReferenceSource(alone, scene.raster), name="alone.refset")
+
+
+def test_a_set_that_cannot_be_read_again_replaces_none(tmp_path, scene, coarse, monkeypatch):
+    path, _ = build(tmp_path, scene)
+    before = Path(path).read_bytes()
+    monkeypatch.setattr(gather_module, "_whole_areas", lambda *cut: (-1.0,))
+    with pytest.raises(
+        RefSAMError, match=r"set\.refset' came out damaged \(-1\.0 is no size\) and is not kept"
+    ) as caught:
+        build(tmp_path, coarse, base=path)
+    assert f"'{path}'" in str(caught.value) and Path(path).read_bytes() == before
 
 
 def test_bad_jobs_are_one_sentence(tmp_path, scene):

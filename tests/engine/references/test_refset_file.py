@@ -12,7 +12,7 @@ from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 from refsam_qgis.engine.references import refset_file
 from refsam_qgis.engine.references.chips import Chip, ChipSet
-from refsam_qgis.engine.references.refset_file import MANIFEST, VERSION, read_refset, write_refset
+from refsam_qgis.engine.references.refset_file import MANIFEST, VERSION, read_refset, verify_refset, write_refset
 from tests.engine.stand_ins import Recorder
 
 
@@ -76,6 +76,16 @@ def test_files_without_areas_are_read(written):
 
     rewrite(written, manifest=forget)
     assert [chip.areas for _, chip in read_refset(str(written), Recorder()).chips()] == [()] * 4
+
+
+def test_objects_without_area_are_no_damage(written):
+    """Files of before list a polygon without area as one of 0."""
+
+    def flatten(document: dict) -> None:
+        document["chips"][0]["areas"] = [0.0, 3.5, 0]
+
+    rewrite(written, manifest=flatten)
+    assert read_refset(str(written), Recorder()).classes["крыша"][0].areas == (3.5,)
 
 
 def test_equal_content_is_equal_bytes(written, chips, tmp_path):
@@ -199,14 +209,33 @@ def test_nothing_is_unpacked(written, tmp_path):
 
 
 def test_more_than_is_read_is_not_written(tmp_path, chips, monkeypatch):
-    monkeypatch.setattr(refset_file, "MAX_PIXELS", 1000)
-    with pytest.raises(RefSAMError, match="have more than 1,000 pixels; use a smaller chip size"):
-        write_refset(str(tmp_path / "large.refset"), chips, Recorder())
-    assert not (tmp_path / "large.refset").exists()
+    path = tmp_path / "large.refset"
+    cases = [
+        ("MAX_PIXELS", "'large.refset' have more than 500 pixels; use a smaller chip size"),
+        ("MAX_MANIFEST", "'large.refset' show more objects than a reference set can list; use fewer examples"),
+    ]
+    for limit, sentence in cases:
+        with monkeypatch.context() as patch, pytest.raises(RefSAMError, match=sentence) as caught:
+            patch.setattr(refset_file, limit, 500)
+            write_refset(str(path), chips, Recorder())
+        assert caught.value.code == "reference" and not path.exists()
+
+
+@pytest.mark.parametrize("changed", DAMAGED.values(), ids=DAMAGED.keys())
+def test_what_cannot_be_read_is_not_kept(written, changed):
+    verify_refset(str(written), "final.refset", Recorder())
+    rewrite(written, **changed)
+    with pytest.raises(
+        RefSAMError, match=r"^Reference set 'final.refset' came out damaged \(.+\) and is not"
+    ) as caught:
+        verify_refset(str(written), "final.refset", Recorder())
+    assert caught.value.code == "internal"
 
 
 def test_reading_and_writing_can_be_cancelled(written, chips, tmp_path):
     with pytest.raises(JobCancelled):
         read_refset(str(written), Recorder(cancel_after=-1))
+    with pytest.raises(JobCancelled):
+        verify_refset(str(written), "final.refset", Recorder(cancel_after=-1))
     with pytest.raises(JobCancelled):
         write_refset(str(tmp_path / "b.refset"), chips, Recorder(cancel_after=-1))

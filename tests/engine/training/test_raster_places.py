@@ -6,7 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.events import SilentReporter
@@ -87,6 +87,15 @@ def test_four_rasters_are_a_scene_each(write_raster, town):
     assert [place.name for place in read(rasters, labels)] == ["scene0", "scene1", "scene2", "scene3"]
 
 
+def test_bands_that_nothing_names_are_told_once_for_all_rasters(write_raster, town):
+    _, labels = town
+    image = painted(SIZE, SIZE, [])
+    four = [write_raster(np.concatenate([image, image[:1]]), f"{name}.tif", photometric="minisblack") for name in "ab"]
+    recorder = Recorder()
+    read(four, labels, reporter=recorder)
+    assert recorder.messages == ["Bands 1, 2, 3 are taken as red, green and blue; choose others with Bands."]
+
+
 def test_nodata_and_polygons_without_a_class_do_not_count(write_raster, write_vector, monkeypatch):
     image = painted(200, 200, [])
     image[:, :, :90] = 0
@@ -132,6 +141,19 @@ def test_labels_in_another_crs_and_a_stretched_raster(write_raster, write_vector
     view = place.draw(np.random.default_rng(0), 200, "object")
     found = view.image[view.classes == 1]
     assert view.image.dtype == np.uint8 and (found[:, 0] > 200).mean() > 0.95
+
+
+@pytest.mark.parametrize("left", [20, 85, 130])
+def test_labels_on_either_side_of_the_antimeridian(write_raster, write_vector, left):
+    """The meridian of 180° is that of column 100."""
+    transform = Affine(5e-6, 0, 180 - 100 * 5e-6, 0, -5e-6, -17)
+    image = painted(200, 200, [(slice(50, 90), slice(left, left + 40), RED)])
+    raster = write_raster(image, "fiji.tif", crs="EPSG:4326", transform=transform)
+    (x0, y0), (x1, y1) = transform * (left, 50), transform * (left + 40, 90)
+    square = gpd.GeoSeries([shapely.box(x0, y1, x1, y0)], crs="EPSG:4326").to_crs("EPSG:32760")
+    (place,) = read([raster], write_vector(list(square), "l.gpkg", crs="EPSG:32760"), field=None)
+    view = place.draw(np.random.default_rng(0), 200, "object")
+    assert (view.image[view.classes == 1] == RED).mean() > 0.95
 
 
 def test_what_cannot_be_trained_on_is_said_in_a_sentence(town, write_raster, write_vector):
