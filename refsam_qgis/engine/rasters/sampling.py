@@ -22,20 +22,20 @@ SPOTS, SPOT = 32, 32
 ENOUGH = 2**17
 """Valid pixels other than 0 in the spots below which all is looked at after all: what there is may lie between them."""
 AT_ONCE = 2**22
-"""Pixels that are read at once, if a row of blocks has no more."""
+"""Pixels that are read at once, if a block has no more."""
 
 Read = Callable[[Window], tuple[NDArray[Any] | None, NDArray[np.bool_]]]
 """Gives the values ``(bands, h, w)`` of a window, ``None`` if none are valid, and their validity ``(h, w)``."""
 
 
-def sample_pixels(read: Read, width: int, height: int, block_height: int) -> NDArray[Any] | None:
+def sample_pixels(read: Read, width: int, height: int, block: tuple[int, int]) -> NDArray[Any] | None:
     """Return valid pixels from all over a raster, ``(bands, n)``; about a million, or all there are.
 
     Args:
         read: Reads a window of the raster in its own resolution.
         width: Of the raster, in pixels.
         height: Of the raster, in pixels.
-        block_height: Rows that lie in one block of the file.
+        block: Rows and columns of the blocks of its file.
 
     Returns:
         Always the same pixels of the same raster; ``None`` if none is valid.
@@ -45,7 +45,7 @@ def sample_pixels(read: Read, width: int, height: int, block_height: int) -> NDA
         found = _valid(read, _spots(width, height), 1)
     if sum(np.count_nonzero(part.any(axis=0)) for part in found) < ENOUGH:
         step = max(1, round(max(width, height) / SIDE))
-        found = _valid(read, _rows(width, height, block_height), step)
+        found = _valid(read, _blocks(width, height, block), step)
     return np.concatenate(found, axis=1) if found else None
 
 
@@ -76,8 +76,11 @@ def _scattered(length: int) -> list[tuple[int, int]]:
     return [(start, start + SPOT) for start in starts]
 
 
-def _rows(width: int, height: int, block_height: int) -> Iterator[Window]:
-    """Yield windows of whole blocks that are as wide as the raster, so that no block is read twice."""
-    count = block_height * max(1, AT_ONCE // (width * block_height))
-    for top in range(0, height, count):
-        yield Window(0, top, width, min(count, height - top))
+def _blocks(width: int, height: int, block: tuple[int, int]) -> Iterator[Window]:
+    """Yield windows of whole blocks, so that no block is read twice."""
+    rows, columns = block
+    columns *= max(1, min(AT_ONCE // (rows * columns), -(-width // columns)))
+    rows *= max(1, AT_ONCE // (rows * columns))
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield Window(left, top, min(columns, width - left), min(rows, height - top))

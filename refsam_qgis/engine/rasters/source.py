@@ -178,8 +178,8 @@ class RasterSource:
 
         Pixels that are 0 in all bands do not count, as rasters often have a black border that nodata does not tell of.
         """
-        block_height = self._dataset.block_shapes[self._bands[0] - 1][0]
-        values = sample_pixels(self._read_native, self.width, self.height, block_height)
+        block = self._dataset.block_shapes[self._bands[0] - 1]
+        values = sample_pixels(self._read_native, self.width, self.height, block)
         if values is None:
             return np.tile([0.0, 255.0], (1 if len(self._bands) == 1 and self._palette is None else 3, 1))
         counted = values[:, (values != 0).any(axis=0)]

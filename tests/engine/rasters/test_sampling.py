@@ -22,7 +22,7 @@ def size(request, monkeypatch):
     monkeypatch.setattr(sampling, "SMALL", HEIGHT * WIDTH if request.param == "all over" else 0)
 
 
-def sample(values, valid=None, block_height=1):
+def sample(values, valid=None, block=(1, WIDTH)):
     """Return the sample of an array and how often each pixel of it was read."""
     height, width = values.shape[1:]
     valid = np.ones((height, width), bool) if valid is None else valid
@@ -30,11 +30,12 @@ def sample(values, valid=None, block_height=1):
 
     def read(window):
         rows, columns = window.toslices()
+        assert window.width * window.height <= max(sampling.AT_ONCE, block[0] * block[1])
         seen[rows, columns] += 1
         inside = valid[rows, columns]
         return (values[:, rows, columns] if inside.any() else None), inside
 
-    return sample_pixels(read, width, height, block_height), seen
+    return sample_pixels(read, width, height, block), seen
 
 
 @pytest.mark.parametrize("internal", [True, False])
@@ -81,9 +82,10 @@ def test_nothing_is_found_where_nothing_is(size):
     assert sample(np.ones((1, HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH), bool))[0] is None
 
 
-def test_how_a_file_is_laid_out_does_not_matter(size):
+def test_how_a_file_is_laid_out_does_not_matter(size, monkeypatch):
     values = np.random.default_rng(1).integers(0, 1000, (3, HEIGHT, WIDTH), dtype=np.uint16)
-    expected, _ = sample(values)
-    for block_height in (7, 256, HEIGHT, 5000):
-        found, seen = sample(values, block_height=block_height)
-        assert np.array_equal(found, expected) and seen.max() == 1
+    expected = np.sort(sample(values)[0])
+    monkeypatch.setattr(sampling, "AT_ONCE", 2**18)
+    for block in ((7, WIDTH), (256, 256), (64, 4096), (HEIGHT, WIDTH), (1, 1)):
+        found, seen = sample(values, block=block)
+        assert np.array_equal(np.sort(found), expected) and seen.max() == 1
