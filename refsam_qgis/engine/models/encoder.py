@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from .attention import attend
 from .channels_last import mix_channels, normalise_channels
 
-TOKENS_AT_ONCE = 1024
-"""Tokens that pass an MLP together in inference."""
+TOKENS_AT_ONCE = 4096
+"""Tokens that pass an MLP together in inference, times the bytes of a value: hidden layers of one size in memory."""
 
 BlockAdapter = Callable[[Tensor], Tensor]
 """What stands parallel to one block's attention: its input ``(B, h, w, d)`` to a residual of the same shape."""
@@ -124,7 +124,8 @@ def _block(block: Any, tokens: Tensor, adapter: BlockAdapter | None, attended: T
     if torch.is_grad_enabled():
         return hidden + _mlp(block, hidden)
     # Part by part and in place: the hidden layer of all tokens would be the largest tensor of all.
-    for part in hidden.view(-1, hidden.shape[-1]).split(TOKENS_AT_ONCE):  # type: ignore[no-untyped-call]
+    at_once = TOKENS_AT_ONCE // block.mlp.lin1.weight.element_size()
+    for part in hidden.view(-1, hidden.shape[-1]).split(at_once):  # type: ignore[no-untyped-call]
         part += _mlp(block, part)
     return hidden
 
