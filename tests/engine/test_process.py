@@ -97,13 +97,23 @@ def test_the_user_has_the_last_word(monkeypatch):
     kept = []
     monkeypatch.setattr(process, "keep_memory", lambda: kept.append(True))
     monkeypatch.setattr(process, "usable_cores", lambda: 3)
-    own = {"OMP_NUM_THREADS": "7", "MALLOC_ARENA_MAX": "1", "PYTORCH_ENABLE_MPS_FALLBACK": "0"}
+    own = {
+        "OMP_NUM_THREADS": "7",
+        "MALLOC_ARENA_MAX": "1",
+        "PYTORCH_ENABLE_MPS_FALLBACK": "0",
+        "OMP_WAIT_POLICY": "ACTIVE",
+    }
     environ = dict(own)
     prepare(environ)
     assert environ == own and not kept
     environ = {}
     prepare(environ)
-    assert environ == {"OMP_NUM_THREADS": "3", "PYTORCH_ENABLE_MPS_FALLBACK": "1"} and kept
+    assert kept and environ == {
+        "OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "10000", "PYTORCH_ENABLE_MPS_FALLBACK": "1"
+    }  # fmt: skip
+    environ = {"GOMP_SPINCOUNT": "0"}
+    prepare(environ)
+    assert environ["GOMP_SPINCOUNT"] == "0"
 
 
 @pytest.mark.parametrize("entry", ["-m refsam_qgis.engine status", "-m refsam_qgis.engine worker"])
