@@ -43,12 +43,16 @@ ROWS_AT_ONCE = 4
 """Rows of queries of the whole grid whose scores are held together."""
 
 
-class Attention(nn.Module):
-    """x + Attn(LN1 x) of a ViT block on tokens ``(1, h, w, d)``, in operations that OpenVINO fuses."""
+class Part(nn.Module):
+    """Half of a ViT block."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.block = block
+
+
+class Attention(Part):
+    """x + Attn(LN1 x) of a ViT block on tokens ``(1, h, w, d)``, in operations that OpenVINO fuses."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pad after projecting, as RefSAM does, attend in windows, and add what comes out."""
@@ -83,12 +87,8 @@ class Attention(nn.Module):
         return attended
 
 
-class Mlp(nn.Module):
+class Mlp(Part):
     """h + MLP(LN2 h) of a ViT block."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.block = block
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix the channels of tokens."""
@@ -124,7 +124,7 @@ def measure(model: str, precision: str, repeats: int) -> list[dict[str, Any]]:
     tokens = torch.randn(1, INPUT_SIZE // 16, INPUT_SIZE // 16, exact.pos_embed.shape[-1])
     inside = [index for index, block in enumerate(exact.blocks) if block.window_size]
     over_all = [index for index in range(len(exact.blocks)) if index not in inside]
-    parts: list[tuple[str, list[int], type[nn.Module]]] = [
+    parts: list[tuple[str, list[int], type[Part]]] = [
         ("attention in windows", inside, Attention),
         ("attention over all", over_all, Attention),
         ("MLP", [*inside, *over_all], Mlp),
@@ -135,10 +135,8 @@ def measure(model: str, precision: str, repeats: int) -> list[dict[str, Any]]:
     }  # fmt: skip
     with torch.inference_mode():  # from here on: weights made in it are slower, for some reason
         rows = [{**shared, **row} for row in _compare(exact, ours, parts, tokens, precision, repeats)]
-    every, best = (
-        sum(row["blocks"] * which(row["refsam_ms"], row["openvino_ms"]) for row in rows) for which in (_last, min)
-    )
-    total = sum(row["blocks"] * row["refsam_ms"] for row in rows)
+    total, every = (sum(row["blocks"] * row[f"{who}_ms"] for row in rows) for who in ("refsam", "openvino"))
+    best = sum(row["blocks"] * min(row["refsam_ms"], row["openvino_ms"]) for row in rows)
     for name, summed in (("all", every), ("best", best)):
         of_all = {"refsam_ms": round(total, 1), "openvino_ms": round(summed, 1), "ratio": round(summed / total, 3)}
         rows.append({**shared, "part": name, "blocks": len(exact.blocks), "error": "", **of_all})
@@ -148,7 +146,7 @@ def measure(model: str, precision: str, repeats: int) -> list[dict[str, Any]]:
 def _compare(
     exact: Any,
     ours: Any,
-    parts: list[tuple[str, list[int], type[nn.Module]]],
+    parts: list[tuple[str, list[int], type[Part]]],
     tokens: Tensor,
     precision: str,
     repeats: int,
@@ -165,17 +163,13 @@ def _compare(
     return rows
 
 
-def _last(_: float, value: float) -> float:
-    return value
-
-
 def _own(encoder: Any, index: int, tokens: Tensor, attention: bool) -> Callable[[], Tensor]:
     if attention:
         return lambda: attend_tokens(encoder.blocks[index], tokens)
     return lambda: run_blocks(encoder, tokens, range(index, index + 1), attended=tokens.clone())
 
 
-def _openvino(part: nn.Module, tokens: Tensor, precision: str) -> Callable[[], Tensor]:
+def _openvino(part: Part, tokens: Tensor, precision: str) -> Callable[[], Tensor]:
     import openvino
 
     settings = {

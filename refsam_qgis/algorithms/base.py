@@ -14,7 +14,6 @@ from qgis.core import (
     QgsProcessingParameterEnum,
     QgsProcessingParameterNumber,
 )
-from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtGui import QIcon
 
 from ..engine.errors import RefSAMError
@@ -22,6 +21,7 @@ from ..engine.job import Job, to_dict
 from ..host.engine import engine_python, shared_client
 from ..host.feedback import FeedbackReporter
 from ..host.qgis_compat import ADVANCED, DOUBLE
+from ..host.translation import tr
 from .engine_rasters import EngineRasters
 from .files import overwritten_input, unreadable_raster, unusable_sink
 from .origin import command_of
@@ -75,7 +75,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
 
     def tr(self, text: str) -> str:
         """Translate `text`."""
-        return QCoreApplication.translate("RefSAM", text)
+        return tr(text)
 
     def createInstance(self) -> RefSAMAlgorithm:
         """Return a fresh algorithm of the same class."""

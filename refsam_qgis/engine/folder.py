@@ -145,12 +145,15 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
             task.fail(error, reporter)
     parts = _parts_read(job, [task.identity for task in tasks] + [examples or {}])
     for task in tasks:
-        if task.status == "to do" and not job.redo:
-            _compare(job, task, reporter)
+        if task.status != "to do":
+            continue
+        report = read_report(task.raster.report)
+        if not job.redo:
+            _compare(job, task, report, reporter)
         if task.status == "to do":
             try:
-                check_results(task.raster, job.probability, parts)
-                task.earlier = earlier_results(task.raster, parts)
+                check_results(task.raster, job.probability, parts, report)
+                task.earlier = earlier_results(task.raster, parts, report)
             except RefSAMError as error:
                 task.fail(error, reporter)
     return tasks
@@ -176,9 +179,8 @@ def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
     return parts
 
 
-def _compare(job: FolderJob, task: _Task, reporter: Reporter) -> None:
+def _compare(job: FolderJob, task: _Task, report: dict[str, Any], reporter: Reporter) -> None:
     """Settle a task whose raster, examples and parameters are those of the report beside its results."""
-    report = read_report(task.raster.report)
     if report.get("fingerprint") != task.fingerprint:
         return
     if "failure" in report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ def read_report(path: str) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def check_results(raster: FolderRaster, probability: bool, parts: Collection[str]) -> None:
+def check_results(raster: FolderRaster, probability: bool, parts: Collection[str], report: Mapping[str, Any]) -> None:
     """Raise if a result would replace what is not RefSAM's to replace.
 
     Args:
         raster: The raster.
         probability: Whether probabilities are written too.
         parts: Real paths of all that is read.
+        report: `read_report` of the raster.
 
     Raises:
         RefSAMError: With code ``input``.
@@ -47,21 +48,21 @@ def check_results(raster: FolderRaster, probability: bool, parts: Collection[str
             raise RefSAMError(
                 "input", f"Result '{path}' would replace a part of a raster that is read; choose another output folder."
             )
-    foreign = _foreign(raster, [path for path in results if os.path.exists(path)])
+    foreign = _foreign(raster, report, [path for path in results if os.path.exists(path)])
     if foreign is not None:
         raise RefSAMError(
             "input", f"'{foreign}' is not RefSAM's, and a result would replace it; choose another output folder."
         )
 
 
-def earlier_results(raster: FolderRaster, parts: Collection[str]) -> list[str]:
+def earlier_results(raster: FolderRaster, parts: Collection[str], report: Mapping[str, Any]) -> list[str]:
     """Return the results of an earlier run: what its report lists, as far as it is there and looks like it.
 
     Args:
         raster: The raster.
         parts: Real paths of all that is read, none of which is given out.
+        report: `read_report` of the raster.
     """
-    report = read_report(raster.report)
     if "refsam" not in report or not isinstance(report.get("files"), dict):
         return []
     places = {"mask": raster.mask, "polygons": raster.polygons, "probability": raster.probability}
@@ -89,13 +90,13 @@ def _looks(raster: FolderRaster) -> dict[str, Callable[[str], bool]]:
     return {raster.mask: _is_mask, raster.polygons: _is_layer, raster.probability: _is_probability}
 
 
-def _foreign(raster: FolderRaster, there: list[str]) -> str | None:
+def _foreign(raster: FolderRaster, report: Mapping[str, Any], there: list[str]) -> str | None:
     """Return one of the files in the places of results that RefSAM did not write, ``None`` if there is none.
 
     A report of RefSAM's vouches for what lies beside it. A run that was killed may have left files without one, and a
     report may get lost: files are known by what they hold then, and vouch for a report that is torn.
     """
-    if "refsam" in read_report(raster.report):
+    if "refsam" in report:
         return None
     looks = _looks(raster)
     others = [path for path in there if path != raster.report]

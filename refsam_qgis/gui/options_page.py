@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from qgis.core import QgsSettings
 from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactory
-from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QFormLayout, QLabel, QPlainTextEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from ..engine.errors import RefSAMError
 from ..engine.installation import default_python
 from ..host.engine import PYTHON_SETTING, engine_python
+from ..host.translation import tr
 from ..provider import ICON
 from .set_up import SetUp
 
@@ -28,7 +28,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self.setObjectName("refsam")
         self._set_up = set_up
         self._state = QLabel(wordWrap=True)
-        self._button = QPushButton(_tr("Set up the engine"))
+        self._button = QPushButton(tr("Set up the engine"))
         self._button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self._button.clicked.connect(self._press)
         self._log = QPlainTextEdit(readOnly=True)
@@ -36,7 +36,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self._python.setFilePath(QgsSettings().value(PYTHON_SETTING, "", type=str))
         self._python.lineEdit().setPlaceholderText(str(default_python()))
         intro = QLabel(
-            _tr(
+            tr(
                 "RefSAM computes with packages that QGIS does not have. They lie in a Python environment of their own, "
                 "about 1.5 GB and more with CUDA, which is set up once and after updates that need other versions."
             ),
@@ -44,7 +44,7 @@ class OptionsPage(QgsOptionsPageWidget):
         )
         form = QFormLayout()
         form.addRow(self._button)
-        form.addRow(_tr("Another Python with RefSAM's packages"), self._python)
+        form.addRow(tr("Another Python with RefSAM's packages"), self._python)
         layout = QVBoxLayout(self)
         layout.addWidget(intro)
         layout.addWidget(self._state)
@@ -67,7 +67,7 @@ class OptionsPage(QgsOptionsPageWidget):
     def _show(self) -> None:
         running = self._set_up.is_running()
         if running:
-            self._state.setText(_tr("The engine is being set up; downloads take some minutes. QGIS can be used."))
+            self._state.setText(tr("The engine is being set up; downloads take some minutes. QGIS can be used."))
         else:
             self._state.setText(_engine_state())
         self._button.setEnabled(not running)
@@ -83,10 +83,6 @@ class OptionsFactory(QgsOptionsWidgetFactory):
         super().__init__("RefSAM", QIcon(str(ICON)))
         self.set_up = SetUp()
 
-    def icon(self) -> QIcon:
-        """Icon in the list of pages."""
-        return QIcon(str(ICON))
-
     def createWidget(self, parent: QWidget | None = None) -> OptionsPage:
         """Return a new page."""
         return OptionsPage(self.set_up, parent)
@@ -98,11 +94,5 @@ def _engine_state() -> str:
     except RefSAMError as error:
         return str(error)
     if python != default_python():
-        return _tr("{} is used as the engine, whatever is set up here: another Python was chosen for it.").format(
-            python
-        )
-    return _tr("The engine is there: {}. The algorithm Engine status tests it.").format(python)
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("RefSAM", text)
+        return tr("{} is used as the engine, whatever is set up here: another Python was chosen for it.").format(python)
+    return tr("The engine is there: {}. The algorithm Engine status tests it.").format(python)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from qgis.core import QgsProcessingFeedback
-from qgis.PyQt.QtCore import QCoreApplication
+
+from .translation import tr
 
 CALM_SECONDS = 5.0
 """Shortest time between two texts of one stage; each is also a line of the dialog's log."""
@@ -51,18 +52,14 @@ class FeedbackReporter:
 def time_left(seconds: float) -> str:
     """Return a duration in words as coarse as the estimate is, such as "about 40 s left" or "about 1 h 20 min left"."""
     if seconds < 8:
-        text = _tr("a few seconds left")
+        text = tr("a few seconds left")
     elif seconds < 28:
-        text = _tr("about {} s left").format(5 * round(seconds / 5))
+        text = tr("about {} s left").format(5 * round(seconds / 5))
     elif seconds < 95:
-        text = _tr("about {} s left").format(10 * round(seconds / 10))
+        text = tr("about {} s left").format(10 * round(seconds / 10))
     elif seconds < 57.5 * 60:
-        text = _tr("about {} min left").format(round(seconds / 60))
+        text = tr("about {} min left").format(round(seconds / 60))
     else:
         hours, minutes = divmod(5 * round(seconds / 300), 60)
-        text = _tr("about {} h {} min left").format(hours, minutes) if minutes else _tr("about {} h left").format(hours)
+        text = tr("about {} h {} min left").format(hours, minutes) if minutes else tr("about {} h left").format(hours)
     return text
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("RefSAM", text)
