@@ -62,7 +62,7 @@ def _measure(arguments: argparse.Namespace, busy: int, work: Path) -> list[dict[
         for _ in range(arguments.times):
             for spins in arguments.spins:
                 with _variable(spins):
-                    runs[spins].append(run_alone(job, work / "home", False))
+                    runs[spins].append(run_alone(job, work / "home"))
     seconds = {spins: median(run.seconds for run in done) for spins, done in runs.items()}
     first = seconds[arguments.spins[0]]
     return [

@@ -3,8 +3,8 @@
     python -m benchmarks.speed.end_to_end --raster RASTER [--models compact stand-in] [--times 3]
 
 The models take turns, each run in a fresh process, and the median is told. Of the model ``stand-in``, which costs
-nothing, what is left is the raster path. References are squares at the raster's upper left; what they show does not
-matter here.
+the CPU nothing, what is left is the raster path; with ``--answer-ms`` it is told beside a model on another device.
+References are squares at the raster's upper left; what they show does not matter here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from refsam_qgis.engine.job import MODELS, ModelOptions, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs
 
 from ..accuracy.options import markdown_table
-from .measured_run import RECORDS, STAND_IN, Measured, run_alone, scratch, square_marks
+from .measured_run import RECORDS, STAND_IN, Measured, StandIn, run_alone, scratch, square_marks
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample" / "scene.tif"
 STAGES = ("read", "encode", "decode", "blend", "write", "polygons")
@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--tile-size", type=int, default=256)
     parser.add_argument("--classes", type=int, default=1)
     parser.add_argument("--times", type=int, default=1, help="runs of each model")
+    parser.add_argument(
+        "--answer-ms", type=float, default=0.0, help="milliseconds that the stand-in takes a tile, as if on a GPU"
+    )
     parser.add_argument("--record", type=Path, default=RECORDS / "end_to_end.json", help="JSON to write")
     arguments = parser.parse_args()
     with scratch() as folder:
@@ -44,6 +47,7 @@ def main() -> None:
         "tile_size": arguments.tile_size,
         "classes": arguments.classes,
         "device": arguments.device,
+        "answer_ms": arguments.answer_ms,
         "models": {model: [run.record() for run in runs] for model, runs in measured.items()},
     }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -66,7 +70,8 @@ def _measure(arguments: argparse.Namespace, work: Path) -> dict[str, list[Measur
                 RasterOptions(tile_size=arguments.tile_size),
                 keep_encodings=False,
             )
-            measured[model].append(run_alone(job, work / "home", model == STAND_IN))
+            stand_in = StandIn(arguments.answer_ms / 1000) if model == STAND_IN else None
+            measured[model].append(run_alone(job, work / "home", stand_in))
     return measured
 
 

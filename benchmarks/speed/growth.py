@@ -19,7 +19,7 @@ from refsam_qgis.engine.job import MODELS, ModelOptions, RasterOptions, Referenc
 
 from ..accuracy.options import markdown_table
 from .end_to_end import SAMPLE
-from .measured_run import RECORDS, STAND_IN, Measured, run_alone, scratch, sparse_raster, square_marks
+from .measured_run import RECORDS, STAND_IN, Measured, StandIn, run_alone, scratch, sparse_raster, square_marks
 
 CLASSES = (1, 2, 5, 10)
 SHOTS = (1, 5, 20)
@@ -86,7 +86,7 @@ def _run(
         RasterOptions(tile_size=arguments.tile_size, overlap=overlap),
         keep_encodings=False,
     )
-    return run_alone(job, work / "home", model == STAND_IN)
+    return run_alone(job, work / "home", StandIn() if model == STAND_IN else None)
 
 
 def _table(what: str, rows: list[dict[str, Any]]) -> str:

@@ -61,11 +61,16 @@ MODEL_STAGES = (("encode", None, "encode"), ("decode", None, "segment"))
 
 
 class StandIn:
-    """Answers at once: an object in the middle of each tile, whatever is there."""
+    """Costs the CPU nothing, and finds an object in the middle of each tile, whatever is there.
+
+    Args:
+        seconds: That encoding a tile takes, as if on another device.
+    """
 
     device = torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
         answer = torch.full((1, ANSWER_SIDE, ANSWER_SIDE), -2.0)
         answer[:, 100:130, 100:140] = 2.0
         self._answer = answer
@@ -74,7 +79,8 @@ class StandIn:
         """See nothing."""
 
     def encode(self, images: Tensor, valid: Tensor) -> None:
-        """See nothing."""
+        """See nothing, but take as long as was asked for."""
+        time.sleep(self._seconds * len(images))
 
     def segment(self, encoding: None, reference: None) -> Tensor:
         """Return ``(1, 256, 256)`` logits."""
@@ -120,24 +126,24 @@ class Measured:
         }}  # fmt: skip
 
 
-def run_alone(job: SegmentJob, home: Path, stand_in: bool = False) -> Measured:
+def run_alone(job: SegmentJob, home: Path, stand_in: StandIn | None = None) -> Measured:
     """Run a job in a fresh process.
 
     Args:
         job: What to do.
         home: The engine's folder: journals and caches.
-        stand_in: Whether `StandIn` stands in the place of the network.
+        stand_in: Stands in the place of the network.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_run, job, str(home), stand_in).result()
 
 
-def _run(job: SegmentJob, home: str, stand_in: bool) -> Measured:
+def _run(job: SegmentJob, home: str, stand_in: StandIn | None) -> Measured:
     os.environ["REFSAM_HOME"] = home
     return measure(job, stand_in)
 
 
-def measure(job: SegmentJob, stand_in: bool = False) -> Measured:
+def measure(job: SegmentJob, stand_in: StandIn | None = None) -> Measured:
     """Run a job in this process; its peak memory is then that of all the process did before."""
     stages = {stage: 0.0 for stage, _, _ in (*STAGES, *MODEL_STAGES)}
     with ExitStack() as stack:
@@ -148,7 +154,7 @@ def measure(job: SegmentJob, stand_in: bool = False) -> Measured:
             setattr(owner, name, _timed(function, stage, stages))
 
         def load(options: ModelOptions) -> ReferenceSegmenter:
-            model: ReferenceSegmenter = StandIn() if stand_in else load_from_disk(options)
+            model: ReferenceSegmenter = stand_in or load_from_disk(options)
             for stage, _, name in MODEL_STAGES:
                 time_for(stage, model, name)
             return model

@@ -18,11 +18,11 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
-from scipy.special import expit
 
 from refsam_qgis import __version__
 
 from .background import consumer
+from .decision import Decided, decide
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
 from .fingerprint import fingerprint, is_stamped
@@ -41,7 +41,6 @@ from .rasters.source import CACHE_BYTES, RasterSource, count_bands
 from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
-    PROBABILITY_NODATA,
     PieceWriter,
     mask_writer,
     probability_writer,
@@ -56,12 +55,14 @@ from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
-READERS = 2
-"""Threads that read the raster."""
+READERS = 4
+"""Threads that read the raster: decoding a tile takes longer than a fast GPU does to answer one."""
 PREFETCHED_BATCHES = 2
 """Batches of tiles read ahead while the model works."""
 WAITING_TILES = 4
-"""Answers of the model that may wait to be blended, made polygons of and written, all of which a thread does."""
+"""Answers of the model that may wait to be blended, and their pixels to be given their classes, by one thread."""
+WAITING_PIECES = 2
+"""Pieces with their classes that may wait to be written and made polygons of, by another."""
 SUFFIXES = {
     "polygons": (".gpkg",),
     "mask": (".tif", ".tiff"),
@@ -248,18 +249,21 @@ class _TileRun:
                 )
             )
 
+            # All are shut down before writers and raster close: they may still be at work when something fails.
+            reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
+            keep = partial(_keep, mask=mask, probability=probability, vectoriser=vectoriser)
+            decided = stack.enter_context(consumer(keep, WAITING_PIECES, "piece-keeper", self._reporter))
+
             @torch.inference_mode()
-            def use(results: Iterable[_Result]) -> None:
+            def join(results: Iterable[_Result]) -> None:
                 tiles = (self._enlarged(result) for result in results)
                 for piece in blend(self._grid, self._window, tiles, described):
                     inside = _inside(piece, self._window, extent)
-                    _use(piece, inside, len(names), job.threshold, mask, probability, vectoriser)
+                    decided.put(decide(piece, inside, len(names), job.threshold, probability is not None))
 
-            # Both are shut down before writers and raster close: they may still be at work when something fails.
-            reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
-            user = stack.enter_context(consumer(use, WAITING_TILES, "tile-user", self._reporter))
+            answered = stack.enter_context(consumer(join, WAITING_TILES, "tile-joiner", self._reporter))
             for result in self._predict(answers, reader):
-                user.put(result)
+                answered.put(result)
         self.seconds = time.monotonic() - started
         return vectoriser.finish()
 
@@ -383,32 +387,17 @@ def _inside(piece: Piece, window: Window, extent: Extent | None) -> NDArray[np.b
     return piece.valid & extent.contains(Window(left, top, width, height))
 
 
-def _use(
-    piece: Piece,
-    valid: NDArray[np.bool_],
-    classes: int,
-    threshold: float,
-    mask: PieceWriter | None,
-    probability: PieceWriter | None,
-    vectoriser: Vectoriser,
+def _keep(
+    decided: Iterable[Decided], mask: PieceWriter | None, probability: PieceWriter | None, vectoriser: Vectoriser
 ) -> None:
-    """Turn finished pixels into classes and hand them on.
-
-    The most probable class wins if it reaches the threshold, and if the negatives (what follows the classes) do not
-    win the pixel.
-    """
-    logits, rivals = piece.logits[:classes], piece.logits[classes:]
-    probabilities = expit(logits)
-    if probability is not None:
-        probability.write(piece.row, piece.column, np.where(valid, probabilities, np.float32(PROBABILITY_NODATA)))
-    scores = probabilities.max(axis=0)
-    found = valid & (scores >= threshold)
-    for rival in rivals:
-        found &= logits.max(axis=0) >= rival
-    class_ids = np.where(found, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
-    if mask is not None:
-        mask.write(piece.row, piece.column, np.where(valid, class_ids, np.uint8(MASK_NODATA))[None])
-    vectoriser.add(piece.row, piece.column, class_ids, scores)
+    """Write pieces and take their objects."""
+    for piece in decided:
+        if probability is not None and piece.probabilities is not None:
+            probability.write(piece.row, piece.column, piece.probabilities)
+        if mask is not None:
+            classes = np.where(piece.valid, piece.class_ids, np.uint8(MASK_NODATA))
+            mask.write(piece.row, piece.column, classes[None])
+        vectoriser.add(piece.row, piece.column, piece.class_ids, piece.scores)
 
 
 def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, Any]]:

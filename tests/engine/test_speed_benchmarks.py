@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from benchmarks.speed.measured_run import STAGES, measure, sparse_raster, square_marks
+from benchmarks.speed.measured_run import STAGES, StandIn, measure, sparse_raster, square_marks
 from benchmarks.speed.overlap import seam_distance, seam_error
 from refsam_qgis.engine.job import RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs
 from refsam_qgis.engine.rasters.grid import TileGrid
@@ -26,7 +26,7 @@ def job_on(tmp_path, width, height, classes=1, shots=1, overlap=12.5):
 
 def test_a_stand_in_run_sees_every_tile_once_and_finds_its_object(tmp_path):
     reading = RasterSource.read
-    measured = measure(job_on(tmp_path, 900, 500), stand_in=True)
+    measured = measure(job_on(tmp_path, 900, 500), stand_in=StandIn())
     grid = TileGrid(900, 500, 128, 16)
     assert measured.tiles == grid.rows * grid.columns == measured.result["object_count"]
     assert measured.megapixels == 0.45 and RasterSource.read is reading
@@ -36,7 +36,7 @@ def test_a_stand_in_run_sees_every_tile_once_and_finds_its_object(tmp_path):
 
 @pytest.mark.parametrize(("overlap", "tiles"), [(0, 4 * 2), (25, 5 * 3), (50, 7 * 3)])
 def test_overlap_costs_tiles(tmp_path, overlap, tiles):
-    assert measure(job_on(tmp_path, 512, 256, overlap=overlap), stand_in=True).tiles == tiles
+    assert measure(job_on(tmp_path, 512, 256, overlap=overlap), stand_in=StandIn()).tiles == tiles
 
 
 def test_marks_are_as_many_as_asked_and_each_has_a_chip_of_its_own(tmp_path):

@@ -101,13 +101,16 @@ class _Seams:
         grid, tile = self._grid, result.tile
         first = (tile.grid_column - self._columns.start) * grid.stride
         width = _finished_length(tile.grid_column, grid.columns, grid)
+        shared = grid.overlap
         below = self._band[:, :, first : first + width]
         along_rows, along_columns = grid.weights(tile)
-        total = np.zeros_like(result.logits)
-        total[:, : grid.overlap, :width] += below
+        total = result.logits * (along_rows[:, None] * along_columns[None])
         if self._last == (tile.grid_row, tile.grid_column - 1):
-            total[:, :, : grid.overlap] += self._strip
-        total += result.logits * (along_rows[:, None] * along_columns[None])
+            total[:, :shared, :shared] += below[:, :, :shared] + self._strip[:, :shared]
+            total[:, :shared, shared:width] += below[:, :, shared:]
+            total[:, shared:, :shared] += self._strip[:, shared:]
+        else:
+            total[:, :shared, :width] += below
         below[:] = total[:, grid.stride :, :width]
         self._strip = total[:, :, grid.stride :].copy()
         self._last = tile.grid_row, tile.grid_column

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from rasterio.transform import Affine
-from scipy.ndimage import label
+from scipy.ndimage import find_objects, label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
@@ -84,7 +84,7 @@ class Vectoriser:
             self._next_row(row, row + height)
         columns = slice(column, column + width)
         beside = self._beside if column == self._end_column else np.full(height, -1, np.intp)
-        labels, found = _label(class_ids, scores, row, column)
+        labels, found = _objects(class_ids, scores, row, column)
         membership, merged = self._join(
             np.concatenate([self._above[columns], beside]), np.concatenate([labels[0], labels[:, 0]]) - 1, found
         )
@@ -182,30 +182,50 @@ def _looked_up(table: NDArray[np.intp], indices: NDArray[Any]) -> NDArray[np.int
     return found
 
 
-def _label(
+def _objects(
     class_ids: NDArray[np.uint8], scores: NDArray[np.float32], top: int, left: int
 ) -> tuple[NDArray[np.int32], list[_Object]]:
     """Label the objects of a piece 1..N and measure them; polygons are in pixels of the whole raster."""
-    labels = np.zeros(class_ids.shape, np.int32)
-    classes: list[int] = []
-    for class_id in np.unique(class_ids[class_ids > 0]):
-        of_class: NDArray[np.int32]
-        of_class, count = label(class_ids == class_id)
-        labels += np.where(of_class > 0, of_class + len(classes), 0).astype(np.int32)
-        classes += [int(class_id)] * count
-    pixels = np.bincount(labels.ravel(), minlength=len(classes) + 1)
-    sums = np.bincount(labels.ravel(), weights=scores.ravel(), minlength=len(classes) + 1)
+    labels, classes, inside = _label(class_ids)
+    if not classes:
+        return labels, []
+    occupied = np.flatnonzero(labels)
+    of_pixel = labels.ravel()[occupied]
+    pixels = np.bincount(of_pixel, minlength=len(classes) + 1)
+    sums = np.bincount(of_pixel, weights=scores.ravel()[occupied], minlength=len(classes) + 1)
     first = np.zeros(len(classes) + 1, np.intp)
-    occupied = np.flatnonzero(labels)[::-1]
-    first[labels.ravel()[occupied]] = occupied  # the last assignment, that of the first pixel, stays
+    first[of_pixel[::-1]] = occupied[::-1]  # the last assignment, that of the first pixel, stays
     width = class_ids.shape[1]
     objects = [
         _Object(class_id, (top + int(first[i]) // width, left + int(first[i]) % width), int(pixels[i]), float(sums[i]))
         for i, class_id in enumerate(classes, 1)
     ]
-    for polygon, value in zip(*pixel_outlines(labels, Affine.translation(left, top)), strict=True):
+    rows, columns = inside
+    place = Affine.translation(left + columns.start, top + rows.start)
+    for polygon, value in zip(*pixel_outlines(labels[inside], place), strict=True):
         objects[value - 1].parts.append(polygon)
     return labels, objects
+
+
+def _label(class_ids: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int], tuple[slice, slice]]:
+    """Return the labels 1..N of a piece's objects, their classes, and the rows and columns that hold them all."""
+    labels = np.zeros(class_ids.shape, np.int32)
+    classes: list[int] = []
+    boxes = find_objects(class_ids)  # of each class up to the last; None where there is none
+    for class_id, box in enumerate(boxes, 1):
+        if box is not None:
+            of_class: NDArray[np.int32]
+            of_class, count = label(class_ids[box] == class_id)
+            np.add(labels[box], of_class + len(classes), out=labels[box], where=of_class > 0)
+            classes += [class_id] * count
+    rows, columns = (
+        slice(
+            min((box[axis].start for box in boxes if box), default=0),
+            max((box[axis].stop for box in boxes if box), default=0),
+        )
+        for axis in (0, 1)
+    )
+    return labels, classes, (rows, columns)
 
 
 def pixel_outlines(labels: NDArray[np.int32], transform: Affine) -> tuple[NDArray[Any], NDArray[np.intp]]:
