@@ -24,7 +24,7 @@ from refsam_qgis import __version__
 from .fingerprint import fingerprint, is_stamped
 from .home import home
 from .job import ModelOptions
-from .models.weight_files import describe_model
+from .models.weight_files import identify_model
 from .rasters.grid import Tile
 from .rasters.source import RasterSource
 from .report import describe_device, describe_input
@@ -177,7 +177,7 @@ def open_encodings(
 
 
 def _key(raster: dict[str, Any], side: int, options: ModelOptions, model: PortableEncodings) -> str:
-    weights = describe_model(options)
+    weights = identify_model(options)
     return fingerprint(
         {
             "input": raster,

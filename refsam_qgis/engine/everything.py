@@ -25,7 +25,7 @@ from .job import EverythingJob
 from .journal import Journal, open_journal
 from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, point_grid
 from .models.promptable import PromptableSegmenter, load_promptable, stock_options
-from .models.weight_files import describe_model
+from .models.weight_files import identify_model
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
 from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.outlines import mask_outline
@@ -304,8 +304,6 @@ def _journal_key(
     source = describe_input(raster)
     if not is_stamped(source):
         return None
-    described = describe_model(stock_options(job.model))
-    weights = {name: value for name, value in described.items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
             "kind": "everything",
@@ -313,7 +311,7 @@ def _journal_key(
             "tiles": [grid.side, grid.overlap],
             "points": job.points_per_side,
             "rules": asdict(mask_rules(job)),
-            "model": weights,
+            "model": identify_model(stock_options(job.model)),
             "device": describe_device(segmenter.device),
             "versions": [__version__, torch.__version__],
         }

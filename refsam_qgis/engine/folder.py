@@ -22,7 +22,7 @@ from .fingerprint import fingerprint, is_stamped, raster_identity, references_id
 from .folder_rasters import FolderRaster, find_rasters
 from .folder_results import check_results, discard, earlier_results, read_report
 from .job import FolderJob, SegmentJob, SegmentOutputs
-from .models.weight_files import describe_model
+from .models.weight_files import identify_model
 from .rasters.outputs import OutputFiles, disk_errors
 from .rasters.source import RasterSource
 from .rasters.writers import merge_polygons
@@ -128,7 +128,7 @@ def _look_up(job: FolderJob, rasters: list[FolderRaster], reporter: Reporter) ->
     common = {
         "refsam": __version__,
         "references": references,
-        "model": {k: v for k, v in describe_model(job.model).items() if k not in ("checkpoint", "adapters")},
+        "model": identify_model(job.model),
         "raster": asdict(job.raster),
         "polygons": asdict(job.polygons),
         "threshold": job.threshold,

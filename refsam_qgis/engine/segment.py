@@ -29,7 +29,7 @@ from .fingerprint import fingerprint, is_stamped
 from .job import ModelOptions, ReferenceSource, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
-from .models.weight_files import describe_model
+from .models.weight_files import identify_model
 from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
@@ -357,13 +357,12 @@ def _journal_key(
     source = describe_input(raster)
     if not is_stamped(source):
         return None
-    weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
     return fingerprint(
         {
             "input": source,
             "tiles": [grid.side, grid.overlap],
             "references": references.digest,
-            "model": [type(model).__qualname__, weights],
+            "model": [type(model).__qualname__, identify_model(options)],
             "device": describe_device(model.device),
             "versions": [__version__, torch.__version__],
         }

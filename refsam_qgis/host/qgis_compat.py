@@ -24,7 +24,6 @@ INTEGER64_FIELD = _field_types.LongLong if _field_types else QtCore.QVariant.Lon
 
 # Since 3.30 in Qgis.WkbType.
 _wkb_types = getattr(Qgis, "WkbType", QgsWkbTypes)
-POINT = _wkb_types.Point
 POLYGON = _wkb_types.Polygon
 NO_GEOMETRY = _wkb_types.NoGeometry
 UNKNOWN_GEOMETRY = _wkb_types.Unknown

@@ -119,7 +119,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
             "seconds": round(time.monotonic() - started, 3),
             "outputs": {name: path for name, path in paths.items() if path is not None},
         }
-        _write(outputs, job, record, comparison)
+        _write(outputs, job, record)
         check_cancelled(reporter)
         outputs.commit()
     reporter.progress(1.0, "Done", 0.0)
@@ -358,7 +358,7 @@ def _ratio(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
-def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any], comparison: _Comparison) -> None:
+def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any]) -> None:
     if (path := outputs["picture"]) is not None:
         with disk_errors(path):
             draw_confusion(record).save(path)

@@ -70,7 +70,7 @@ def _digest(path: Path, modified: int, size: int) -> str:
 
 
 def describe_model(options: ModelOptions) -> dict[str, Any]:
-    """Model, method, rules of a fit and digests of the weights of a job, for its report and for the keys of caches."""
+    """Model, method, rules of a fit, and names and digests of the weights of a job, for its report."""
     method = resolve_method(options)
     checkpoint = checkpoint_path(options)
     adapters = None if method == "training_free" else adapters_path(options)
@@ -83,6 +83,11 @@ def describe_model(options: ModelOptions) -> dict[str, Any]:
         "adapters": adapters.name if adapters is not None else None,
         "adapters_sha256": digest(adapters) if adapters is not None else None,
     }
+
+
+def identify_model(options: ModelOptions) -> dict[str, Any]:
+    """`describe_model` without what the files are called: equal weights are equal in the keys of caches."""
+    return {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
 
 
 def require_file(path: Path) -> None:

@@ -119,7 +119,7 @@ class Extent:
         """Return the smallest window of a raster that holds them, or ``None`` if there are none."""
         xmin, ymin, xmax, ymax = self.bounds
         corners = np.array([~self.transform * (x, y) for x in (xmin, xmax) for y in (ymin, ymax)])
-        # Rectangles snapped to pixel edges carry rounding errors; none may gain or lose a row by them.
+        # Sides through the centres of pixels carry rounding errors; no row may be gained or lost by them.
         low = np.ceil(np.round(corners.min(axis=0) - 0.5, 6)).astype(int)
         high = np.floor(np.round(corners.max(axis=0) - 0.5, 6)).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))

@@ -18,7 +18,7 @@ from ..home import home
 from ..job import ModelOptions
 from ..models.precision import name_precision
 from ..models.segmenter import ReferenceSegmenter, Shots
-from ..models.weight_files import describe_model
+from ..models.weight_files import identify_model
 from ..tensor_files import read_tensors, write_tensors
 from .chips import digest_shots
 
@@ -66,9 +66,8 @@ def describe(model: ReferenceSegmenter, options: ModelOptions, shots: Shots) -> 
 
 
 def _key(options: ModelOptions, device: torch.device, shots: Shots) -> str:
-    weights = {name: value for name, value in describe_model(options).items() if name not in ("checkpoint", "adapters")}
     where = [str(device), name_precision(device)]
-    parts = [digest_shots(shots), weights, where, __version__, torch.__version__]
+    parts = [digest_shots(shots), identify_model(options), where, __version__, torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -173,9 +173,9 @@ def _roof(canvas: Canvas, shape: str, top: Outline, body: Body, ink: Ink, instan
                 inner = rectangle(x, y, length * 0.4, width * 0.35, angle)
                 canvas.fill(inner, canvas.ink(r.choice(("paved", "mixed_ground", "grass")), 0.75), 0)
             elif shape == "flat_steps":
-                _step(canvas, body, ink, instance, height)
+                _step(canvas, body, ink, instance)
     if width > 8 and r.random() < 0.3 + canvas.style.building.clutter:
-        _roof_clutter(canvas, body, instance, pitched=shape in ("gable", "hip", "complex"))
+        _roof_clutter(canvas, body, pitched=shape in ("gable", "hip", "complex"))
 
 
 def _pitched_roof(canvas: Canvas, body: Body, ink: Ink, instance: int, hipped: bool) -> None:
@@ -201,7 +201,7 @@ def _pitched_roof(canvas: Canvas, body: Body, ink: Ink, instance: int, hipped: b
         )
 
 
-def _step(canvas: Canvas, body: Body, ink: Ink, instance: int, height: float) -> None:
+def _step(canvas: Canvas, body: Body, ink: Ink, instance: int) -> None:
     """A smaller storey on a flat roof."""
     x, y, length, width, angle = body
     r = canvas.r
@@ -214,7 +214,7 @@ def _step(canvas: Canvas, body: Body, ink: Ink, instance: int, height: float) ->
     canvas.stroke([*step, step[0]], max(1.0, 0.25 * canvas.scale), shade(ink, 0.85), instance)
 
 
-def _roof_clutter(canvas: Canvas, body: Body, instance: int, pitched: bool) -> None:
+def _roof_clutter(canvas: Canvas, body: Body, pitched: bool) -> None:
     """Chimneys, skylights, ventilation and air conditioning; all part of the building."""
     x, y, length, width, angle = body
     r, scale = canvas.r, canvas.scale
