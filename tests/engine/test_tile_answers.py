@@ -92,6 +92,13 @@ def test_tiles_are_answered_in_growing_batches(journal):
     assert len(journal) == 10 and tiles[0].tile not in journal
 
 
+def test_one_valid_pixel_is_enough_to_be_answered(journal):
+    (read,) = reads(1, empty=(0,))
+    read.valid[3, 5] = True
+    ((_, answer),) = answers(Segmenter(), journal).of([read])
+    assert answer.logits is not None and len(journal) == 1
+
+
 def test_what_was_finished_stays_when_memory_runs_out(journal):
     segmenter, tiles = Segmenter(fits=3), reads(9)
     check(list(answers(segmenter, journal).of(iter(tiles))), tiles)
