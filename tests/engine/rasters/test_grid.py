@@ -71,6 +71,14 @@ def test_extent_takes_pixels_whose_centres_lie_in_it(transform):
     assert Extent(everywhere, transform).window(100, 80) == Window(0, 0, 100, 80)
 
 
+def test_an_extent_whose_sides_run_through_pixel_centres_holds_these_pixels():
+    transform = from_origin(413_000.3, 5_600_000.7, 0.1, 0.1)
+    for first in range(60):
+        left, top = transform * (first + 0.5, first + 0.5)
+        right, bottom = transform * (first + 10.5, first + 20.5)
+        assert Extent((left, bottom, right, top), transform).window(100, 100) == Window(first, first, 11, 21)
+
+
 def test_extent_on_a_rotated_raster():
     transform = Affine.translation(100, 50) * Affine.rotation(30) * Affine.scale(0.5, -0.5)
     middle_x, middle_y = transform * (40, 40)
