@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from refsam_qgis.engine import journal as module
+from refsam_qgis.engine.errors import JobCancelled
 from refsam_qgis.engine.journal import open_journal
 from refsam_qgis.engine.rasters.grid import Tile
 from tests.engine.stand_ins import Recorder
@@ -154,6 +155,18 @@ def test_a_finished_run_leaves_nothing_but_what_it_did_not_ask_for(private_home)
 def test_an_opened_journal_without_tiles_leaves_nothing(private_home):
     fill([])
     assert list((private_home / "journals").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "no output was written"), (1, "1 finished tile is kept"), (3, "3 finished tiles are")]
+)
+def test_a_cancelled_run_says_how_many_tiles_are_kept(count, said):
+    with pytest.raises(JobCancelled) as caught, open_journal(KEY, Recorder()) as journal:
+        for number in range(count):
+            journal.add(tile(number), logits(number))
+        raise JobCancelled
+    assert said in str(caught.value)
+    assert kept(range(5)) == list(range(count))
 
 
 def test_a_second_process_keeps_nothing_and_harms_nothing(private_home):

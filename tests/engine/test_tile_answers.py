@@ -112,13 +112,16 @@ def test_the_cpu_takes_over_where_not_one_tile_fits(journal):
     assert len(told) == 1 and "goes on on the CPU" in told[0]
 
 
-def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal):
+def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal, monkeypatch):
     tiles = reads(7)
     list(answers(Segmenter(), journal).of(tiles[:2]))
     assert len(journal) == 2
     stored = {3: {"colours": torch.from_numpy(tiles[3].rgb)[None].float() / 3}, 4: {"wrong": torch.zeros(1)}}
     segmenter, tiles = Segmenter(), reads(7, stored=stored)
+    added, add = [], journal.add
+    monkeypatch.setattr(journal, "add", lambda tile, logits: added.append(tile) or add(tile, logits))
     found = list(answers(segmenter, journal).of(iter(tiles)))
+    assert added == [read.tile for read in tiles[2:]]  # what is kept is not written again
     check(found, tiles)
     assert [answer.kept for _, answer in found] == [True, True] + 5 * [False]
     assert [answer.encoding_reused for _, answer in found] == [False] * 3 + [True] + [False] * 3

@@ -163,6 +163,9 @@ DAMAGED = {
     "another side": change_chip(side=33),
     "side that is no number": change_chip(side="32"),
     "no resolution": change_chip(gsd=0),
+    "resolution that does not fit": change_chip(gsd=0.3),
+    "infinite area": change_chip(areas=[float("inf")]),
+    "area that is no number": change_chip(areas=[True]),
     "no origin": change_chip(origin="../../etc"),
 }
 
