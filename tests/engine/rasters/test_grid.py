@@ -71,8 +71,9 @@ def test_extent_takes_pixels_whose_centres_lie_in_it(transform):
     assert Extent(everywhere, transform).window(100, 80) == Window(0, 0, 100, 80)
 
 
-def test_an_extent_whose_sides_run_through_pixel_centres_holds_these_pixels():
-    transform = from_origin(413_000.3, 5_600_000.7, 0.1, 0.1)
+@pytest.mark.parametrize("side", [0.1, 0.3, 0.7])
+def test_an_extent_whose_sides_run_through_pixel_centres_holds_these_pixels(side):
+    transform = from_origin(413_000.3, 5_600_000.7, side, side)
     for first in range(60):
         left, top = transform * (first + 0.5, first + 0.5)
         right, bottom = transform * (first + 10.5, first + 20.5)
