@@ -639,6 +639,16 @@ def test_an_unforeseen_failure_is_one_rasters_own_and_tried_again(references, fe
     assert (result["done"], result["skipped"], result["failed"]) == (1, 2, 1)
 
 
+def test_results_outlive_a_failure_that_is_not_the_rasters_own(references, few, tmp_path):
+    """What is odd in the engine says nothing of the raster, or of what was found in it before."""
+    run_folder(job(references, few), Recorder(), Loads())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("a*")}
+    os.utime(few / "a.tif")
+    result = run_folder(job(references, few), Recorder(), Loads(Breaking(ValueError("odd"), 1)))
+    assert (result["skipped"], result["failed"]) == (2, 2)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("a*")} == before
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(MemoryError(), "memory"), (OSError(28, "No space left on device"), "disk"), (ImportError("x"), "environment")],
