@@ -183,6 +183,23 @@ def test_what_changes_encodings_has_a_folder_of_its_own(image, tmp_path, change)
     assert folder_of(image, **options) != before
 
 
+@pytest.mark.parametrize("change", ["device", "RefSAM", "torch"])
+def test_other_machines_and_versions_have_folders_of_their_own(image, monkeypatch, change):
+    """They may compute other bits."""
+    before = folder_of(image)
+    if change == "device":
+        monkeypatch.setattr(module, "describe_device", lambda device: {"name": "another"})
+    elif change == "RefSAM":
+        monkeypatch.setattr(module, "__version__", "another")
+    else:
+        monkeypatch.setattr(torch, "__version__", "another")
+    assert folder_of(image) != before
+
+
+def test_nothing_is_kept_of_a_raster_that_may_change_unnoticed(image):
+    assert folder_of(f"/vsisubfile/0_{os.path.getsize(image)},{image}") is None
+
+
 @pytest.mark.parametrize("same", [{"method": "virefsam"}, {"adapters": "other"}])
 def test_other_adapters_and_methods_share_encodings_of_one_kind(image, tmp_path, same):
     if "adapters" in same:

@@ -115,6 +115,37 @@ def test_statistics_and_overviews_of_other_programs_do_not_count(raster):
     assert raster_identity(raster) == before
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "<SRS>EPSG:32639</SRS>",
+        "<GeoTransform>7, 1, 0, 8, 0, -1</GeoTransform>",
+        '<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>',
+        '<PAMRasterBand band="1"><Description>near infrared</Description></PAMRasterBand>',
+    ],
+)
+def test_what_a_side_file_says_of_the_raster_counts(raster, tmp_path, told):
+    """Programs write it there where they may not change the raster, whose own file stays as it is."""
+    picture = tmp_path / "picture.png"
+    with (
+        rasterio.open(raster) as dataset,
+        rasterio.open(picture, "w", driver="PNG", width=30, height=20, count=3, dtype="uint8") as written,
+    ):
+        written.write(dataset.read())
+    Path(f"{picture}.aux.xml").unlink(missing_ok=True)
+    before = raster_identity(str(picture))
+    Path(f"{picture}.aux.xml").write_text(f"<PAMDataset>{told}</PAMDataset>")
+    assert raster_identity(str(picture)) != before
+
+
+def test_a_raster_of_another_size_written_in_the_same_instant_is_another(raster):
+    before, stat = raster_identity(raster), os.stat(raster)
+    with open(raster, "ab") as stream:
+        stream.write(bytes(10))
+    os.utime(raster, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert raster_identity(raster) != before
+
+
 SHAPE = (3, 20, 30)
 
 
@@ -191,3 +222,8 @@ def test_nobody_can_tell_whether_what_is_no_file_changed(raster):
     part = f"/vsisubfile/0_{os.path.getsize(raster)},{raster}"
     assert is_stamped(raster_identity(raster)) and not is_stamped(raster_identity(part))
     assert not is_stamped(raster_identity('<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand/></VRTDataset>'))
+
+
+def test_one_part_that_nobody_can_tell_of_is_enough():
+    assert is_stamped({"files": [["a.tif", 1, 1], ["b.tif", 2, 2]]})
+    assert not is_stamped({"files": [["a.tif", 1, 1], ["/vsicurl/https://example.org/b.tif", None, None]]})

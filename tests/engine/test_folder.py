@@ -20,7 +20,16 @@ from rasterio.transform import from_origin
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.failures import explain
 from refsam_qgis.engine.folder import run_folder
-from refsam_qgis.engine.job import FolderJob, RasterOptions, ReferenceSource, SegmentJob, SegmentOutputs, to_dict
+from refsam_qgis.engine.job import (
+    FolderJob,
+    ModelOptions,
+    PolygonOptions,
+    RasterOptions,
+    ReferenceSource,
+    SegmentJob,
+    SegmentOutputs,
+    to_dict,
+)
 from refsam_qgis.engine.segment import run_segment
 from tests.engine.stand_ins import HALF_METRE, RED, CoarseSegmenter, Recorder, painted
 from tests.engine.test_segment import mark_at
@@ -268,11 +277,31 @@ def test_only_what_is_missing_or_changed_is_done_again(references, few, change):
     assert [entry["source"] for entry in result["rasters"] if entry["status"] == "done"] == ["b 影.tif"]
 
 
-@pytest.mark.parametrize("change", ["threshold", "marks", "redo", "tile_size", "separate", "probability", "annotation"])
-def test_what_concerns_all_is_done_again_for_all(references, few, write_vector, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        "threshold",
+        "marks",
+        "redo",
+        "tile_size",
+        "polygons",
+        "separate",
+        "probability",
+        "annotation",
+        "weights",
+        "RefSAM",
+    ],
+)
+def test_what_concerns_all_is_done_again_for_all(references, few, write_vector, tmp_path, monkeypatch, change):
     run_folder(job(references, few), Recorder(), Loads())
     options = {"threshold": {"threshold": 0.4}, "redo": {"redo": True}, "separate": {"separate": 0.2},
-               "tile_size": {"raster": RasterOptions(tile_size=100)}, "probability": {"probability": True}}  # fmt: skip
+               "tile_size": {"raster": RasterOptions(tile_size=100)}, "probability": {"probability": True},
+               "polygons": {"polygons": PolygonOptions(simplify=1.0)}}  # fmt: skip
+    if change == "weights":
+        (tmp_path / "own.safetensors").write_bytes(b"others")
+        options["weights"] = {"model": ModelOptions(adapters=str(tmp_path / "own.safetensors"))}
+    if change == "RefSAM":
+        monkeypatch.setattr("refsam_qgis.engine.folder.__version__", "another")
     if change == "marks":
         other = write_vector([mark_at(HALF_METRE, 40, 40), mark_at(HALF_METRE, 105, 155)], "more.gpkg")
         references = ReferenceSource(other, references.raster)
@@ -280,6 +309,15 @@ def test_what_concerns_all_is_done_again_for_all(references, few, write_vector, 
         references = ReferenceSource(references.vector, references.raster, annotation="partial")
     result = run_folder(job(references, few, **options.get(change, {})), Recorder(), Loads())
     assert (result["done"], result["failed"]) == (3, 1)
+
+
+def test_weights_of_another_name_are_the_same(references, few, tmp_path):
+    for name, expected in (("one", (3, 0)), ("two", (0, 3))):
+        adapters = tmp_path / f"{name}.safetensors"
+        adapters.write_bytes(b"adapters")
+        asked = job(references, few, model=ModelOptions(adapters=str(adapters)))
+        result = run_folder(asked, Recorder(), Loads())
+        assert (result["done"], result["skipped"]) == expected
 
 
 def test_a_mended_raster_is_done(references, folder, write_raster):
@@ -599,6 +637,16 @@ def test_an_unforeseen_failure_is_one_rasters_own_and_tried_again(references, fe
     assert any("unexpected ValueError" in entry["reason"] for entry in result["failures"])
     result = run_folder(job(references, few), Recorder(), Loads())
     assert (result["done"], result["skipped"], result["failed"]) == (1, 2, 1)
+
+
+def test_results_outlive_a_failure_that_is_not_the_rasters_own(references, few, tmp_path):
+    """What is odd in the engine says nothing of the raster, or of what was found in it before."""
+    run_folder(job(references, few), Recorder(), Loads())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("a*")}
+    os.utime(few / "a.tif")
+    result = run_folder(job(references, few), Recorder(), Loads(Breaking(ValueError("odd"), 1)))
+    assert (result["skipped"], result["failed"]) == (2, 2)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("a*")} == before
 
 
 @pytest.mark.parametrize(

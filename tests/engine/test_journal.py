@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from refsam_qgis.engine import journal as module
+from refsam_qgis.engine.errors import JobCancelled
 from refsam_qgis.engine.journal import open_journal
 from refsam_qgis.engine.rasters.grid import Tile
 from tests.engine.stand_ins import Recorder
@@ -82,6 +83,8 @@ def test_a_torn_tail_is_cut_off(private_home, lost):
     path = file_of(private_home)
     with path.open("r+b") as stream:
         stream.truncate(path.stat().st_size - lost)
+    with open_journal(KEY, Recorder()) as journal:
+        assert len(journal) == 2 and tile(2) not in journal
     assert kept(range(5)) == [0, 1]
     fill([2, 3])
     assert kept(range(5)) == [0, 1, 2, 3]
@@ -105,14 +108,41 @@ def test_a_damaged_tile_is_done_again(private_home):
     assert kept(range(5)) == [0, 2]
     with open_journal(KEY, Recorder()) as journal:
         assert journal.get(tile(1)) is None
+        assert tile(1) not in journal and len(journal) == 2
         journal.add(tile(1), logits(1))
     assert kept(range(5)) == [0, 1, 2]
+
+
+def test_a_tile_whose_place_is_damaged_is_no_other_tile(private_home):
+    fill([0, 1, 2])
+    path = file_of(private_home)
+    content = bytearray(path.read_bytes())
+    second = content.index(module.MAGIC, 1)
+    content[second + len(module.MAGIC)] ^= 1  # its row
+    path.write_bytes(content)
+    assert kept(range(100)) == [0]
+    fill([1, 2])
+    assert kept(range(100)) == [0, 1, 2]
+
+
+def test_a_small_tile_can_be_read_at_once(private_home):
+    """It is on the disk, not in a buffer that a killed process would lose."""
+    small = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    with open_journal(KEY, Recorder()) as journal:
+        journal.add(tile(0), small)
+        assert len(journal) == 1
+        assert np.array_equal(journal.get(tile(0)), small)
 
 
 def test_a_finished_run_leaves_nothing_but_what_it_did_not_ask_for(private_home):
     with open_journal(KEY, Recorder()) as journal:
         journal.get(tile(0))
         journal.add(tile(0), logits(0))
+        journal.finish()
+    assert list((private_home / "journals").iterdir()) == []
+    fill([0, 1])
+    with open_journal(KEY, Recorder()) as journal:
+        assert all(journal.get(tile(number)) is not None for number in (0, 1))
         journal.finish()
     assert list((private_home / "journals").iterdir()) == []
     fill([0, 1])
@@ -127,7 +157,19 @@ def test_an_opened_journal_without_tiles_leaves_nothing(private_home):
     assert list((private_home / "journals").iterdir()) == []
 
 
-def test_a_second_process_keeps_nothing_and_harms_nothing():
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "no output was written"), (1, "1 finished tile is kept"), (3, "3 finished tiles are")]
+)
+def test_a_cancelled_run_says_how_many_tiles_are_kept(count, said):
+    with pytest.raises(JobCancelled) as caught, open_journal(KEY, Recorder()) as journal:
+        for number in range(count):
+            journal.add(tile(number), logits(number))
+        raise JobCancelled
+    assert said in str(caught.value)
+    assert kept(range(5)) == list(range(count))
+
+
+def test_a_second_process_keeps_nothing_and_harms_nothing(private_home):
     fill([0])
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, KEY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -140,6 +182,9 @@ def test_a_second_process_keeps_nothing_and_harms_nothing():
             assert journal.get(tile(0)) is None and len(journal) == 0
             journal.add(tile(1), logits(1))
         assert len(reporter.messages) == 1 and "Another run" in reporter.messages[0]
+        os.utime(file_of(private_home), (time.time() - 15 * 86400,) * 2)
+        fill([0], "other")
+        assert file_of(private_home).exists()  # however old, it is in use
     finally:
         other.communicate("")
     assert kept(range(5)) == [0]
@@ -206,3 +251,9 @@ def test_old_journals_go_and_the_oldest_of_too_many(private_home, monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", int(2.5 * size))
     fill([1], "second look")
     assert {path.name for path in (private_home / "journals").iterdir()} == {"recent", "first look", "second look"}
+
+
+def test_a_run_goes_on_from_its_own_tiles_however_old(private_home):
+    fill([0])
+    os.utime(file_of(private_home), (time.time() - 15 * 86400,) * 2)
+    assert kept(range(5)) == [0]

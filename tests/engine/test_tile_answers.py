@@ -92,6 +92,13 @@ def test_tiles_are_answered_in_growing_batches(journal):
     assert len(journal) == 10 and tiles[0].tile not in journal
 
 
+def test_one_valid_pixel_is_enough_to_be_answered(journal):
+    (read,) = reads(1, empty=(0,))
+    read.valid[3, 5] = True
+    ((_, answer),) = answers(Segmenter(), journal).of([read])
+    assert answer.logits is not None and len(journal) == 1
+
+
 def test_what_was_finished_stays_when_memory_runs_out(journal):
     segmenter, tiles = Segmenter(fits=3), reads(9)
     check(list(answers(segmenter, journal).of(iter(tiles))), tiles)
@@ -105,13 +112,16 @@ def test_the_cpu_takes_over_where_not_one_tile_fits(journal):
     assert len(told) == 1 and "goes on on the CPU" in told[0]
 
 
-def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal):
+def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal, monkeypatch):
     tiles = reads(7)
     list(answers(Segmenter(), journal).of(tiles[:2]))
     assert len(journal) == 2
     stored = {3: {"colours": torch.from_numpy(tiles[3].rgb)[None].float() / 3}, 4: {"wrong": torch.zeros(1)}}
     segmenter, tiles = Segmenter(), reads(7, stored=stored)
+    added, add = [], journal.add
+    monkeypatch.setattr(journal, "add", lambda tile, logits: added.append(tile) or add(tile, logits))
     found = list(answers(segmenter, journal).of(iter(tiles)))
+    assert added == [read.tile for read in tiles[2:]]  # what is kept is not written again
     check(found, tiles)
     assert [answer.kept for _, answer in found] == [True, True] + 5 * [False]
     assert [answer.encoding_reused for _, answer in found] == [False] * 3 + [True] + [False] * 3

@@ -54,6 +54,14 @@ def run(batches, count):
     assert pairs == [(item, 10 * item) for item in range(count)]
 
 
+def test_no_more_is_taken_than_the_next_batch_needs(memory):
+    """What waits is in memory, also after it had to be halved."""
+    device, taken = Device(capacity=3), []
+    items = (taken.append(item) or item for item in range(30))
+    waiting = [len(taken) - answered for answered, _ in enumerate(Batches(device, GPU).answer(items))]
+    assert max(waiting) <= 4 and device.answered == list(range(30))
+
+
 def test_a_batch_grows_to_its_most(memory):
     device = Device(capacity=100)
     run(Batches(device, GPU), 50)

@@ -17,6 +17,7 @@ PLACES = {
     "antimeridian": (4326, (179.9995, 50, 180.0005, 60)),
     "Antarctica": (3031, (-2e6, -2e6, 2e6, 2e6)),
     "North Pole": (3995, (-3e4, -3e4, 3e4, 3e4)),
+    "South Pole": (3031, (-3e4, -3e4, 3e4, 3e4)),
     "Web Mercator": (3857, (-1e7, 5e6, 1e7, 1e7)),
 }
 
@@ -37,7 +38,7 @@ def test_areas_are_those_of_geodesic_polygons(place):
     unit = 1e-5 if code == 4326 else 1.0
     polygons = discs(box, np.geomspace(100, 3000, 60) * unit)
     polygons[0] = shapely.MultiPolygon([polygons[0], shapely.transform(polygons[0], lambda xy: xy + 500 * unit)])
-    if place == "North Pole":
+    if place.endswith("Pole"):
         polygons[1] = shapely.Point(0, 0).buffer(2000)
     on_globe = shapely.transform(
         shapely.orient_polygons(polygons),
@@ -56,6 +57,31 @@ def test_areas_of_specks_keep_their_digits():
     utm = pyproj.Proj(32640)
     scale = utm.get_factors(*utm(*centres.T, inverse=True)).areal_scale
     assert np.allclose(GroundMeasure(CRS.from_epsg(32640)).areas(polygons) * scale, shapely.area(polygons), rtol=1e-7)
+
+
+@pytest.mark.parametrize("code", [32640, 4326, None])
+def test_holes_count_whichever_way_they_run(code):
+    unit = 1e-5 if code == 4326 else 1.0
+    shell, hole = shapely.box(0, 0, 100, 100).exterior.coords, shapely.box(20, 20, 70, 70).exterior.coords
+    place = (54.0, 25.0) if code == 4326 else (4e5, 2.7e6)
+    measure = GroundMeasure(None if code is None else CRS.from_epsg(code))
+    rings = [np.array(ring) * unit + place for ring in (shell, hole, hole[::-1])]
+    polygons = [shapely.Polygon(rings[0]), shapely.Polygon(rings[0], rings[1:2]), shapely.Polygon(rings[0], rings[2:])]
+    whole, one, other = measure.areas(np.array(polygons))
+    assert one == pytest.approx(0.75 * whole, rel=1e-4) and other == pytest.approx(one, rel=1e-9)
+
+
+def test_a_local_grid_in_feet_is_measured_in_metres():
+    """It has no ellipsoid, but says what its unit is."""
+    measure = GroundMeasure(CRS.from_wkt('LOCAL_CS["site",UNIT["foot",0.3048]]'))
+    assert measure.pixel_size(Affine(10, 0, 0, 0, -10, 0), 5, 5) == pytest.approx(3.048)
+    assert measure.areas(np.array([shapely.box(0, 0, 10, 20)])) == pytest.approx([200 * 0.3048**2])
+
+
+def test_a_slanted_pixel_is_as_large_as_it_is():
+    measure = GroundMeasure(CRS.from_epsg(32640))
+    transform = Affine(2, 1.5, 500_000, 0, -2, 2.7e6)
+    assert measure.pixel_size(transform, 10, 10) == pytest.approx(2 / 0.9996, rel=1e-5)
 
 
 def test_aspect_of_a_degree():

@@ -20,6 +20,20 @@ def test_weights_sum_to_one_everywhere(grid):
     assert np.allclose(total[: grid.height, : grid.width], 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("grid", [TileGrid(*sizes) for sizes in GRIDS])
+def test_no_tile_lies_in_what_the_one_before_shows(grid):
+    for count, length in ((grid.rows, grid.height), (grid.columns, grid.width)):
+        shown = (count - 2) * grid.stride + grid.side  # by all tiles but the last
+        assert count == 1 or shown < length
+
+
+def test_more_than_half_a_tile_is_no_overlap():
+    """A pixel would lie in three tiles of a row, whose weights do not sum to one."""
+    for overlap in (-1, 17, 32):
+        with pytest.raises(ValueError, match="half a tile"):
+            TileGrid(100, 100, 32, overlap)
+
+
 def test_half_a_tile_of_any_side_is_an_overlap():
     for side in range(1, 300):
         assert TileGrid(1000, 1000, side, overlap_pixels(side, 50)).overlap == side // 2
@@ -32,7 +46,8 @@ def test_tiles_of_an_extent_are_those_of_the_whole_that_touch_it():
     grid = TileGrid(200, 150, 32, 8)
     every = list(grid.tiles(Window(0, 0, 200, 150)))
     assert every == sorted(every, key=lambda tile: (tile.row, tile.column))
-    for window in (Window(0, 0, 1, 1), Window(23, 31, 2, 2), Window(24, 24, 8, 8), Window(199, 149, 1, 1)):
+    windows = [(0, 0, 1, 1), (23, 31, 2, 2), (24, 24, 8, 8), (199, 149, 1, 1), (32, 40, 16, 8)]
+    for window in (Window(*place) for place in windows):
         right, bottom = window.col_off + window.width, window.row_off + window.height
         touching = [
             tile for tile in every
@@ -40,6 +55,7 @@ def test_tiles_of_an_extent_are_those_of_the_whole_that_touch_it():
             and tile.column < right and tile.column + 32 > window.col_off
         ]  # fmt: skip
         assert list(grid.tiles(window)) == touching
+        assert grid.count(window) == len(touching)
 
 
 @pytest.mark.parametrize("transform", [from_origin(100, 50, 0.1, 0.1), Affine(0.1, 0, 100, 0, 0.1, 40)])
@@ -51,6 +67,17 @@ def test_extent_takes_pixels_whose_centres_lie_in_it(transform):
     wider = (bounds[0] - 0.04, bounds[1] - 0.04, bounds[2] + 0.06, bounds[3] + 0.04)
     assert Extent(wider, transform).window(100, 100) == Window(20, 30, 31, 40)
     assert Extent((0, 0, 1, 1), transform).window(100, 100) is None
+    everywhere = (bounds[0] - 50, bounds[1] - 50, bounds[2] + 50, bounds[3] + 50)
+    assert Extent(everywhere, transform).window(100, 80) == Window(0, 0, 100, 80)
+
+
+@pytest.mark.parametrize("side", [0.1, 0.3, 0.7])
+def test_an_extent_whose_sides_run_through_pixel_centres_holds_these_pixels(side):
+    transform = from_origin(413_000.3, 5_600_000.7, side, side)
+    for first in range(60):
+        left, top = transform * (first + 0.5, first + 0.5)
+        right, bottom = transform * (first + 10.5, first + 20.5)
+        assert Extent((left, bottom, right, top), transform).window(100, 100) == Window(first, first, 11, 21)
 
 
 def test_extent_on_a_rotated_raster():

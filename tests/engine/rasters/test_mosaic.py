@@ -104,6 +104,15 @@ def test_pieces_are_as_wide_as_asked_and_end_where_tiles_are_left_out(monkeypatc
     assert found[0][2] == (64, 192) and found[1][2] == (64, 64) and found[-1][2] == (64, 104)
 
 
+def test_tiles_of_two_rows_are_no_piece():
+    """Also where the next tile with data lies right of the last one, a row below."""
+    grid, window = TileGrid(128, 128, 64, 0), Window(0, 0, 128, 128)
+    tiles = [tile for tile in grid.tiles(window) if tile.grid_row == tile.grid_column]
+    results = [TileLogits(tile, noise_of(tile, 64, 1), np.ones((64, 64), bool)) for tile in tiles]
+    _, valid = assemble(grid, window, results, 1)
+    assert np.array_equal(valid, np.kron(np.eye(2), np.ones((64, 64))) > 0)
+
+
 @pytest.mark.parametrize(("side", "overlap", "classes"), [(64, 8, 1), (64, 8, 5), (128, 32, 2)])
 def test_what_waits_is_the_overlap_of_a_row_of_tiles(monkeypatch, side, overlap, classes):
     """A raster three times as wide needs no more memory than the wider band, whatever its tiles hold."""

@@ -142,8 +142,10 @@ def test_one_file_that_is_held_leaves_all_as_they_were(tmp_path, monkeypatch, li
     def no_link(source, target):
         raise OSError(errno.ENOTSUP, "no links")
 
-    paths = {"a": str(tmp_path / "a.tif"), "b": str(tmp_path / "b.json"), "c": str(tmp_path / "c.tif")}
-    with OutputFiles(paths, {**SUFFIXES, "c": (".tif",)}, []) as outputs:
+    # Before and after the one that is held, one of a name that nothing has.
+    names = {"first": "first.tif", "a": "a.tif", "b": "b.json", "last": "last.tif"}
+    paths = {name: str(tmp_path / file) for name, file in names.items()}
+    with OutputFiles(paths, {**SUFFIXES, "first": (".tif",), "last": (".tif",)}, []) as outputs:
         for name in paths:
             with open(outputs[name], "w") as stream:
                 stream.write("new")
@@ -174,6 +176,22 @@ def test_unusable_paths_are_refused_at_once(tmp_path):
         with pytest.raises(RefSAMError, match=sentence) as caught:
             OutputFiles({"a": path}, SUFFIXES, inputs)
         assert caught.value.code == "input"
+
+
+def test_two_outputs_of_one_name_are_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    suffixes = {"a": (".tif",), "b": (".tif",)}
+    for other in ("a.tif", "folder/../a.tif"):
+        with pytest.raises(RefSAMError, match="another output") as caught:
+            OutputFiles({"a": str(tmp_path / "a.tif"), "b": str(tmp_path / other)}, suffixes, [])
+        assert caught.value.code == "input"
+
+
+def test_endings_may_be_written_large(tmp_path):
+    with OutputFiles({"a": str(tmp_path / "A.TIF")}, SUFFIXES, []) as outputs:
+        open(outputs["a"], "w").close()
+        outputs.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["A.TIF"]
 
 
 WRITER = """

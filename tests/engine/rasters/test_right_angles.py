@@ -70,6 +70,23 @@ def test_noisy_buildings_become_what_they_are(pixel_grid, form, angle):
         assert len(square.interiors) == len(truth.interiors)
 
 
+def test_walls_count_where_the_smallest_rectangle_lies_across_them():
+    """Stairs along a diagonal, alone and beside others far away."""
+    stairs = shapely.union_all([shapely.box(10 * i, 10 * i, 10 * i + 20, 10 * i + 20) for i in range(5)])
+    for angle in (0, 20, 77):
+        turned = affinity.rotate(stairs, angle, origin=(0, 0))
+        other = affinity.translate(affinity.rotate(FORMS["L"], 33), 9000, 4000)
+        for polygons in ([turned], [turned, other], [other, turned]):
+            for square, polygon in zip(right_angled(np.array(polygons)), polygons, strict=True):
+                assert corner_angles(square).max() < 1 and iou(square, polygon) > 0.95
+
+
+def test_a_building_that_is_thinner_than_the_shortest_wall_keeps_its_walls():
+    wall = affinity.rotate(shapely.box(0, 0, 30, right_angles.SHORTEST_WALL - 0.5), 15)
+    (square,) = right_angled(np.array([wall]))
+    assert square is not None and iou(square, wall) > 0.9
+
+
 def test_where_a_ring_starts_does_not_matter():
     """A side of battlements, whose short walls are merged wherever the ring starts."""
     merlons = [shapely.box(10 * i, 0, 10 * i + 5, 22.2) for i in range(4)]

@@ -91,6 +91,12 @@ def test_a_plateau_is_one_object():
     assert split(mask, np.full(mask.shape, 0.9, np.float32), 0.01).max() == 1
 
 
+def test_a_dip_as_deep_as_asked_parts():
+    probability = np.array([[1, 0.5, 1]], np.float32)
+    assert split(probability > 0, probability, 0.5).max() == 2
+    assert split(probability > 0, probability, np.nextafter(0.5, 1)).max() == 1
+
+
 def test_the_separation_is_that_of_the_turned_object():
     mask, probability = bumpy(5)
     labels = split(mask, probability, 0.1)
@@ -131,6 +137,18 @@ def test_parts_replace_their_object(pixel_grid, pixel_objects):
     assert simple.object_ids.tolist() == done.object_ids.tolist()
     assert shapely.coverage_is_valid(simple.polygons)
     assert simple.polygons[0].intersection(simple.polygons[1]).length > 5  # still side by side
+
+
+def test_parts_of_what_fills_its_box_have_their_own_ids(pixel_grid, pixel_objects):
+    """There is no pixel beside the parts then."""
+    probability = np.broadcast_to(1 - 0.4 * np.cos(np.linspace(-2, 2, 40)), (20, 40)).astype(np.float32)
+    grid = pixel_grid(raster_width=500, origin=(7, 9))
+    table = pixel_objects(np.ones((20, 40), np.uint8), grid, PolygonOptions(), probability)
+    done = separate_touching(table, grid, lambda _, window: probability[window.toslices()], 0.2, SilentReporter())
+    drawn = rasterize(zip(done.polygons, (1, 2), strict=True), probability.shape, transform=grid.transform)
+    firsts = [np.argwhere(drawn == part)[0] for part in (1, 2)]
+    assert done.object_ids.tolist() == [1 + (row + 7) * 500 + column + 9 for row, column in firsts]
+    assert len(done.scores) == 2 and done.scores[0] == pytest.approx(probability[drawn == 1].mean(), abs=1e-6)
 
 
 def test_extent_and_blocks_do_not_change_the_parts(pixel_grid, pixel_objects):

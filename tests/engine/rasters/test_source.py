@@ -149,8 +149,21 @@ def test_bands_come_from_interpretation_then_description_then_order(write_raster
     for path, bands in expected.items():
         with RasterSource(path) as raster:
             assert raster.bands == bands
+    for path, names in ((by_colour, ("red", "green", "blue", "")), (by_name, ("NIR", " BLUE", "red", "green"))):
+        with rasterio.open(path, "r+") as dataset:  # the interpretation goes first, and the case does not matter
+            dataset.descriptions = names
+        with RasterSource(path) as raster:
+            assert raster.bands == expected[path]
     with RasterSource(by_order, (4, 1, 2)) as raster:
         assert np.array_equal(raster.read(WHOLE)[0], four[[3, 0, 1]])
+
+
+def test_of_bands_with_one_name_the_first_is_taken(write_raster, rgb):
+    path = write_raster(np.concatenate([rgb, rgb]), photometric="minisblack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("blue", "green", "red", "red", "green", "blue")
+    with RasterSource(path) as raster:
+        assert raster.bands == (3, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +217,23 @@ def test_a_black_border_and_outliers_do_not_matter_to_the_stretch(write_raster, 
     with RasterSource(plain) as one, RasterSource(write_raster(framed, "framed.tif")) as other:
         assert np.allclose(one.limits, other.limits, atol=2)
         assert np.ptp(one.read(Window(0, 0, 200, 200))[0]) == 255
+
+
+def test_a_constant_band_is_black_whatever_few_pixels_hold(write_raster):
+    values = np.random.default_rng(0).integers(100, 900, (3, 100, 100), dtype=np.uint16)
+    values[1] = 500
+    values[1, :5, :5] = 0, 400, 500, 600, 5000
+    with RasterSource(write_raster(values)) as raster:
+        image, valid = raster.read(Window(0, 0, 100, 100))
+    assert valid.all() and not image[1].any() and np.ptp(image[0]) == np.ptp(image[2]) == 255
+
+
+def test_a_palette_of_16_bits_becomes_its_colours(write_raster):
+    values = np.arange(1200, dtype=np.uint16).reshape(1, 30, 40) % 3
+    path = write_raster(values, colormap={0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (90, 90, 90, 255)})
+    with RasterSource(path) as raster:
+        assert raster.limits is None
+        assert raster.read(WHOLE)[0][:, 0, :3].T.tolist() == [[10, 20, 30], [200, 0, 0], [90, 90, 90]]
 
 
 def test_a_mask_keeps_its_contrast_when_stretched(write_raster):
@@ -315,6 +345,10 @@ def test_unusable_files_are_named(tmp_path, write_raster, rgb):
         RasterSource(str(foreign))
     with pytest.raises(RefSAMError, match="has no band 5; use bands 1 to 3"):
         RasterSource(write_raster(rgb), (1, 2, 5))
+    with pytest.raises(RefSAMError, match="has no band 0; use bands 1 to 3"):
+        RasterSource(write_raster(rgb), (0, 1, 2))
+    with pytest.raises(RefSAMError, match=r"Band 2 of '.*' is complex"):
+        RasterSource(write_raster(rgb.astype(np.complex64)), (2,))
     with pytest.raises(RefSAMError, match="2 bands were given"):
         RasterSource(write_raster(rgb), (1, 2))
 

@@ -65,6 +65,67 @@ def test_the_better_of_two_whole_views_stays():
     assert (found.score, found.stability, found.outline.bounds) == (0.9, 0.8, (84, 40, 95, 50))
 
 
+def side_by_side(left, right, max_overlap=0.7):
+    """Show one tile some outlines and its right neighbour others; return the outlines that come of it."""
+    stitcher = Stitcher(180, 100, 2, max_overlap)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(shape, 0.9, 0.9) for shape in left])
+    stitcher.add(Window(80, 0, 100, 100), [SeenObject(shape, 0.8, 0.8) for shape in right])
+    return sorted(shapely.simplify(item.outline, 0).normalize().wkt for item in stitcher.finish())
+
+
+def outlines(*shapes):
+    return sorted(shape.normalize().wkt for shape in shapes)
+
+
+def test_the_better_view_stays_also_where_it_came_first():
+    stitcher = Stitcher(180, 100, 2, 0.7)
+    stitcher.add(Window(0, 0, 100, 100), [SeenObject(box(84, 40, 95, 50), 0.9, 0.8)])
+    stitcher.add(Window(80, 0, 100, 100), [SeenObject(box(84, 40, 94, 50), 0.8, 0.9)])
+    (found,) = stitcher.finish()
+    assert (found.score, found.stability, found.outline.bounds) == (0.9, 0.8, (84, 40, 95, 50))
+
+
+def test_a_view_that_is_cut_off_agrees_with_a_whole_one_from_a_half_on():
+    # Where both look they share 120 of 200 pixels: too little for two whole views.
+    whole = box(88, 40, 130, 50)
+    assert side_by_side([box(70, 40, 100, 50)], [whole]) == outlines(whole)
+
+
+def test_views_that_are_cut_off_need_no_more_overlap_than_whole_ones():
+    pieces = box(60, 40, 100, 50), box(80, 40, 140, 65)  # they share 200 of 500 pixels where both look
+    assert len(side_by_side(pieces[:1], pieces[1:], max_overlap=0.3)) == 1
+    assert len(side_by_side(pieces[:1], pieces[1:], max_overlap=0.7)) == 2
+
+
+def test_the_best_of_a_tiles_pieces_is_continued_and_the_other_stays():
+    low, high = box(60, 40, 100, 50), box(60, 40, 100, 54)
+    for pieces in ([low, high], [high, low]):
+        assert side_by_side(pieces, [box(80, 40, 140, 50)]) == outlines(high, box(60, 40, 140, 50))
+
+
+def test_a_piece_is_continued_once():
+    low, high = box(80, 40, 140, 50), box(80, 40, 140, 54)
+    for pieces in ([low, high], [high, low]):
+        assert side_by_side([box(60, 40, 100, 50)], pieces) == outlines(box(60, 40, 140, 50), high)
+
+
+def test_what_one_tile_shows_whole_need_not_be_found_by_another():
+    whole = box(84, 40, 94, 50)
+    assert side_by_side([whole], []) == outlines(whole)
+    assert side_by_side([], [whole]) == outlines(whole)
+
+
+def test_a_piece_that_two_tiles_show_is_not_dropped():
+    """A third one shows its place whole and finds nothing there, but is outvoted."""
+    piece = box(84, 88, 96, 100)
+    stitcher = Stitcher(180, 180, 2, 0.7)
+    for column in (0, 80):
+        stitcher.add(Window(column, 0, 100, 100), [SeenObject(piece, 0.9, 0.9)])
+    stitcher.release(80)
+    stitcher.add(Window(0, 80, 100, 100), [])
+    assert [item.outline.bounds for item in stitcher.finish()] == [piece.bounds]
+
+
 def test_nested_objects_stay_two():
     house, yard = box(70, 40, 110, 70), box(40, 20, 160, 90)
     found = stitch([house, yard])

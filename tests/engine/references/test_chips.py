@@ -6,7 +6,7 @@ from PIL import Image
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
-from refsam_qgis.engine.references.chips import Chip, ChipSet, resize_mask, stack
+from refsam_qgis.engine.references.chips import Chip, ChipSet, chip_side, resize_mask, stack
 
 
 def chip(side, marked, gsd=1.0):
@@ -50,6 +50,28 @@ def test_small_objects_survive_in_a_smaller_mask():
     assert [small[row // 10, column // 10] for row, column in spots] == [FOREGROUND] * 3
     assert (small[6:9, 6:9] == FOREGROUND).all() and (small == FOREGROUND).sum() == 12
     assert (small[:, 4] == IGNORE).all() and (valid == (small != IGNORE)).all()
+
+
+def test_a_smaller_mask_is_taken_from_the_middle_of_its_pixels():
+    """So the mask of a turned chip is the turned mask."""
+    mask = np.random.default_rng(0).integers(1, 3, (9, 9)).astype(np.uint8)
+    mask[mask == FOREGROUND] = IGNORE
+    for side in (3, 5, 7, 15):
+        small, _ = resize_mask(mask, mask != IGNORE, side)
+        turned, _ = resize_mask(np.rot90(mask, 2), np.rot90(mask != IGNORE, 2), side)
+        assert np.array_equal(np.rot90(turned, 2), small)
+    assert resize_mask(mask, mask != IGNORE, 3)[0].tolist() == mask[1::3, 1::3].tolist()
+
+
+def test_a_small_object_in_a_hole_stays_valid():
+    mask = np.full((100, 100), IGNORE, np.uint8)
+    mask[3, 8] = FOREGROUND
+    small, valid = resize_mask(mask, mask != IGNORE, 10)
+    assert small[0, 0] == FOREGROUND and valid[0, 0] and valid.sum() == 1
+
+
+def test_a_chip_has_a_pixel_however_little_it_covers():
+    assert [chip_side(size, 2.0, "a.tif") for size in (0.1, 1.0, 7.0, 16384.0)] == [1, 1, 4, 8192]
 
 
 def test_a_larger_ground_size_pads_without_scaling():

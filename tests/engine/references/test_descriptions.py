@@ -98,6 +98,12 @@ def test_whatever_matters_is_described_anew(options, tmp_path, monkeypatch):
     assert model.asked == 8  # nothing is fitted there
     describe(model, options, shots())
     assert model.asked == 9
+    monkeypatch.setattr(descriptions, "name_precision", lambda device: "another")
+    describe(model, options, shots())
+    assert model.asked == 10
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    describe(model, options, shots())
+    assert model.asked == 11
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 500, None], ids=["empty", "foreign", "flipped"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -52,6 +54,13 @@ def test_masks_of_polygons(write_raster, write_vector, scene, annotation):
     assert (mask[is_red] == FOREGROUND).all() and (mask[is_blue] == BACKGROUND).all()
     assert (mask[~is_red & ~is_blue] == (BACKGROUND if annotation == "complete" else UNMARKED)).all()
     assert (blue.shots.masks[0].numpy() == FOREGROUND).sum() == 400
+
+
+def test_where_marks_of_two_classes_overlap_each_is_shown_as_its_own(write_raster, write_vector, scene):
+    vector = write_vector(squares((100, 100), (110, 100)), kind=["a", "b"])
+    for of_class in read(write_raster(scene), vector, class_field="kind").classes:
+        mask = of_class.shots.masks[0].numpy()
+        assert (mask == FOREGROUND).sum() == 400
 
 
 def test_invalid_pixels_are_ignored(write_raster, write_vector, scene):
@@ -141,6 +150,10 @@ def test_chip_side_follows_the_objects(write_raster, write_vector, scene):
         assert found.chip_ground_size == pytest.approx(expected * 0.5, rel=1e-3)
     small = read(write_raster(scene[:, :130, :130], "small.tif"), write_vector(squares((100, 100)), "s.gpkg"))
     assert small.classes[0].shots.images.shape[-1] == 160
+    scribble = on_map(LineString([(100, 110), (160, 110)]))
+    for marks, expected in (([scribble], 480), ([scribble, *squares((300, 300))], 256)):  # polygons say it best
+        found = read(raster, write_vector(marks, f"{len(marks)}.gpkg"))
+        assert found.classes[0].shots.images.shape[-1] == expected
     given = read(raster, write_vector(squares((100, 100)), "given.gpkg"), ground_size=100.0)
     assert given.classes[0].shots.images.shape[-1] == 200 and given.chip_ground_size == 100.0
 
@@ -289,8 +302,11 @@ def test_the_digest_is_of_the_content(write_raster, write_vector, scene):
         read(write_raster(scene), marks),
         read(write_raster(scene), write_vector(squares((101, 100)), "b.gpkg", kind=["a"]), class_field="kind"),
         read(write_raster(scene), marks, class_field="kind", ground_size=100.0),
+        read(write_raster(scene), marks, class_field="kind", negatives=write_vector(squares((160, 150)), "n.gpkg")),
+        read(write_raster(scene), marks, class_field="kind", negatives=write_vector(squares((161, 150)), "o.gpkg")),
     ]
-    assert len({first, *(other.digest for other in others)}) == 5
+    others += [replace(others[0], gsd=1.0), replace(others[0], chip_ground_size=1.0)]
+    assert len({first, *(other.digest for other in others)}) == 9
 
 
 def test_reading_can_be_cancelled(write_raster, write_vector, scene):

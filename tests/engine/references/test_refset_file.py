@@ -130,21 +130,29 @@ def change_chip(**fields):
     return {"manifest": edit}
 
 
+def change_mask(old, new, count=None):
+    """Change some pixels of one value in the mask of the first chip; nothing else is wrong with it."""
+    mask = chip(1).mask
+    mask[tuple(np.argwhere(mask == old)[:count].T)] = new
+    return {"mask": png(mask)}
+
+
 DAMAGED = {
     "no member": {"mask": None},
     "not a picture": {"image": b"no picture"},
     "half a picture": {"image": png(np.zeros((32, 32, 3), np.uint8))[:60]},
     "larger than it says": {"image": png(np.zeros((4000, 4000, 3), np.uint8))},
     "of another mode": {"image": png(np.zeros((32, 32), np.uint8))},
-    "unknown mask value": {"mask": png(np.full((32, 32), 7, np.uint8))},
-    "nothing marked": {"mask": png(np.zeros((32, 32), np.uint8))},
+    "unknown mask value": change_mask(FOREGROUND, 7, 1),
+    "nothing marked": change_mask(FOREGROUND, BACKGROUND),
     "marks where nothing is valid": {"valid": png(np.zeros((32, 32), np.uint8))},
-    "huge manifest": {"manifest": b" " * (17 * 2**20)},
+    "a mark where nothing is valid": change_mask(IGNORE, FOREGROUND),
+    "huge manifest": {"manifest": lambda document: {**document, "note": " " * (17 * 2**20)}},
     "broken manifest": {"manifest": b"{"},
     "binary manifest": {"manifest": b"\xff\xfe\x00"},
     "deep manifest": {"manifest": b"[" * 200_000},
     "no classes": change(classes=[]),
-    "one class twice": change(classes=["крыша", "крыша"]),
+    "one class twice": change(classes=["крыша", "a/b", "a/b"]),
     "class that is no text": change(classes=[["a"]]),
     "class without chips": change(classes=["крыша", "a/b", "c"]),
     "chip of no class": change(classes=["крыша"]),
@@ -155,6 +163,9 @@ DAMAGED = {
     "another side": change_chip(side=33),
     "side that is no number": change_chip(side="32"),
     "no resolution": change_chip(gsd=0),
+    "resolution that does not fit": change_chip(gsd=0.3),
+    "infinite area": change_chip(areas=[float("inf")]),
+    "area that is no number": change_chip(areas=[True]),
     "no origin": change_chip(origin="../../etc"),
 }
 
@@ -165,6 +176,15 @@ def test_damage_is_one_sentence(written, changed):
     with pytest.raises(RefSAMError, match=r"is damaged \(.+\); restore a copy of it or build it anew\.$") as caught:
         read_refset(str(written), Recorder())
     assert caught.value.code == "reference" and str(written) in str(caught.value)
+
+
+def test_too_little_memory_is_no_damage(written, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(refset_file, "_read_chip", fail)
+    with pytest.raises(MemoryError):
+        read_refset(str(written), Recorder())
 
 
 def test_more_pixels_than_fit_are_refused_unread(written):
