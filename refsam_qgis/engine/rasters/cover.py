@@ -67,7 +67,7 @@ def _class_area(
 ) -> NDArray[np.float64]:
     """Return the area in pixels of the class in each cell, ``(rows, columns)``.
 
-    Marks larger than a cell fill the cells whose centre they hold, smaller ones count in the cell they lie in.
+    Marks larger than a cell fill the cells whose centre they hold, smaller ones add up in the cell they lie in.
     """
     to_pixels = Affine.translation(*origin) * Affine.scale(cell)
     weights = np.zeros(shape)
@@ -78,7 +78,7 @@ def _class_area(
         column, row = ~to_pixels * shapely.get_coordinates(shapely.point_on_surface(mark))[0]
         if 0 <= row < shape[0] and 0 <= column < shape[1]:
             here = int(row), int(column)
-            weights[here] = max(weights[here], min(mark.area, cell**2))
+            weights[here] = min(weights[here] + mark.area, cell**2)
     return weights
 
 

@@ -51,3 +51,10 @@ def test_every_mark_is_covered():
     ]
     found = shapely.union_all([box(*window) for window in windows(marks)])
     assert all(found.covers(shapely.point_on_surface(mark)) for mark in marks)
+
+
+def test_small_marks_in_one_cell_add_up():
+    """Nine specks of 4 pixels close together are more to see than one of 25."""
+    specks = [box(101 + 2.5 * i, 101 + 2.5 * j, 103 + 2.5 * i, 103 + 2.5 * j) for i in range(3) for j in range(3)]
+    first = windows([*specks, box(700, 700, 705, 705)])[0]
+    assert all(box(*first).covers(speck) for speck in specks)
