@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
+from ..image_folder import CLASSES
 from ..job import ProtocolJob
 from ..models.checkpoints import load_segmenter
 from ..rasters.outputs import OutputFiles, disk_errors
@@ -33,15 +34,17 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         The record, also written to ``job.report`` as JSON; undefined ratios are ``None``.
 
     Raises:
-        RefSAMError: If the data set is missing or invalid, a checkpoint is missing, or an output is not writable.
+        RefSAMError: If the data set is missing or invalid, a checkpoint is missing, or an output is not writable or
+            would replace a file of the data set.
         JobCancelled: If the user asked for it.
     """
     paths = {"report": job.report, "picture": job.picture, "table": job.table}
     suffixes = {"report": (".json",), "picture": (".png",), "table": (".csv",)}
-    with OutputFiles(paths, suffixes, []) as outputs:
+    with OutputFiles(paths, suffixes, [str(Path(job.folder, CLASSES))]) as outputs:
         benchmark = find_benchmark(job.protocol)
         min_pixels = benchmark.min_pixels if job.min_pixels is None else job.min_pixels
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
+        outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
         lists = _draw_lists(job, benchmark, dataset)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)

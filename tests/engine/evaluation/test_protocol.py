@@ -160,6 +160,25 @@ def test_cancelling_leaves_no_output(folder, tmp_path):
     assert not list(out.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("output", "name"), [("report", "classes.json"), ("picture", "image1.png"), ("picture", "image2_mask.png")]
+)
+def test_no_output_replaces_a_file_of_the_data_set(folder, tmp_path, output, name):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder)
+    job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1)
+    for place in (folder, tmp_path / "link"):
+        with pytest.raises(RefSAMError, match=f"{name}' is also an input"):
+            run_protocol(replace(job, **{output: str(place / name)}), SilentReporter(), load)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_earlier_record_beside_the_data_is_replaced(folder):
+    job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1, report=str(folder / "record.json"))
+    for seed in (1, 2):
+        assert run_protocol(replace(job, seed=seed), SilentReporter(), load)["seed"] == seed
+
+
 def test_each_method_is_loaded_by_its_own_name(folder):
     asked = []
 
