@@ -34,8 +34,8 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         The record, also written to ``job.report`` as JSON; undefined ratios are ``None``.
 
     Raises:
-        RefSAMError: If the data set is missing or invalid, a checkpoint is missing, or an output is not writable or
-            would replace a file of the data set.
+        RefSAMError: If the data set is missing or invalid, a method lacks weights or packages, or an output is not
+            writable or would replace a file of the data set; all before the first episode.
         JobCancelled: If the user asked for it.
     """
     paths = {"report": job.report, "picture": job.picture, "table": job.table}
@@ -46,6 +46,7 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
         outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
         lists = _draw_lists(job, benchmark, dataset)
+        _try_to_build(job, reporter, load)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
         for method in job.methods:
@@ -89,6 +90,20 @@ def _draw_lists(job: ProtocolJob, benchmark: Benchmark, dataset: Dataset) -> lis
         for fold in folds
         for seed in draw_seeds(job.seed, job.runs)
     ]
+
+
+def _try_to_build(job: ProtocolJob, reporter: Reporter, load: Loader) -> None:
+    """Build each method whose turn comes later once and let go of it, as several networks may not fit into memory.
+
+    What a method lacks (weights, adapters, packages) is so told before the episodes of others, and not after hours.
+
+    Raises:
+        RefSAMError: As of `build_segmenter`.
+        JobCancelled: If the user asked for it.
+    """
+    for method in job.methods[1:]:
+        check_cancelled(reporter)
+        build_segmenter(method, job.model, job.seed, load)
 
 
 class _Progress:

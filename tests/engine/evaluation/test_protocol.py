@@ -188,4 +188,22 @@ def test_each_method_is_loaded_by_its_own_name(folder):
 
     job = ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1, runs=1)
     run_protocol(job, SilentReporter(), listen)
-    assert asked == [ModelOptions(method=method, device="cpu") for method in ("fitted", "virefsam", "training_free")]
+    methods = ("virefsam", "training_free", "fitted", "virefsam", "training_free")  # those that come later are tried
+    assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
+
+
+def test_what_a_later_method_lacks_is_told_before_the_first_episode(folder, tmp_path):
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            raise AssertionError("an episode ran")
+
+    def without_adapters(options):
+        if options.method == "virefsam":
+            raise RefSAMError("checkpoint", "Method 'virefsam' needs adapters.")
+        return load(options)
+
+    report = tmp_path / "record.json"
+    job = ProtocolJob(str(folder), methods=("fitted", "virefsam"), episodes=1, runs=1, report=str(report))
+    with pytest.raises(RefSAMError, match="'virefsam' needs adapters"):
+        run_protocol(job, Listener(), without_adapters)
+    assert not report.exists()
