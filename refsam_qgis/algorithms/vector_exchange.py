@@ -55,6 +55,12 @@ FIELD_TYPES = {
 }
 """Attributes of results by their names, which have at most ten characters: a Shapefile cuts longer ones off."""
 
+DIGITS = {INTEGER64_FIELD: 18, INTEGER_FIELD: 9}
+"""Length of integers by their type: the longest that a Shapefile reads as that type again, and long enough.
+
+Object ids are below the number of a raster's pixels, class ids below 255.
+"""
+
 OBJECT_FIELDS = ("object_id", CLASS_FIELD, "class_id", "score", "area_m2")
 """Attributes of the polygons that are found by reference."""
 
@@ -129,7 +135,8 @@ def result_fields(names: Sequence[str]) -> QgsFields:
     """Return attributes of results, keys of `FIELD_TYPES`."""
     fields = QgsFields()
     for name in names:
-        fields.append(QgsField(name, FIELD_TYPES[name]))
+        kind = FIELD_TYPES[name]
+        fields.append(QgsField(name, kind, len=DIGITS.get(kind, 0)))
     return fields
 
 

@@ -27,6 +27,7 @@ from qgis.core import (
 from refsam_qgis.algorithms import files, origin
 from refsam_qgis.algorithms.values import Values
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.host.qgis_compat import DOUBLE_FIELD, INTEGER64_FIELD, INTEGER_FIELD, STRING_FIELD
 
 from .conftest import write_found
 
@@ -107,6 +108,8 @@ def test_polygons_arrive_with_their_attributes(segment, jobs, raster, context, t
     layer = context.takeResultLayer(result) or QgsVectorLayer(target, "result", "ogr")
     feature = next(layer.getFeatures())
     assert {name: feature[name] for name in FOUND} == FOUND
+    kinds = [layer.fields().field(name).type() for name in FOUND]
+    assert kinds == [INTEGER64_FIELD, STRING_FIELD, INTEGER_FIELD, DOUBLE_FIELD, DOUBLE_FIELD]
     assert layer.crs() == raster.crs() or name.endswith("geojson")
 
 
