@@ -234,6 +234,12 @@ def test_useless_examples_are_explained(segment, jobs, uri, sentence):
     assert jobs == []
 
 
+def test_there_may_be_no_counter_example(segment, jobs):
+    """As from a filter in a model."""
+    segment(NEGATIVES=QgsVectorLayer("Polygon?crs=EPSG:32633", "none left", "memory"))
+    assert features_of(jobs[0].references.negatives) == []
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [

@@ -137,7 +137,10 @@ class Marks:
         negatives = None
         if self.negatives is not None:
             negatives = copy_path(self.negatives)
-            export_features(self.negatives, {}, negatives, transform_context, feedback, "counter-example")
+            # There may be none: the engine then says so, and goes on.
+            export_features(
+                self.negatives, {}, negatives, transform_context, feedback, "counter-example", may_be_empty=True
+            )
         return ReferenceSource(
             vector=path,
             raster=raster,
