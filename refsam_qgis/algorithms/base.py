@@ -23,6 +23,7 @@ from ..host.feedback import FeedbackReporter
 from ..host.qgis_compat import ADVANCED, DOUBLE
 from ..host.translation import tr
 from .engine_rasters import EngineRasters
+from .engine_vectors import EngineVectors
 from .files import overwritten_input, unreadable_raster, unusable_sink
 from .origin import command_of
 from .values import Values
@@ -46,12 +47,14 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         MAY_OVERWRITE: Names of inputs that an output may replace.
         EXPLAINED_BY_ENGINE: Names of optional inputs that may be damaged, since the engine says of each what is wrong.
         engine_rasters: Paths at which the engine reads the rasters of this run; there from `prepare` on.
+        engine_vectors: The same of its vector layers.
     """
 
     GROUP = "segmentation"
     MAY_OVERWRITE: tuple[str, ...] = ()
     EXPLAINED_BY_ENGINE: tuple[str, ...] = ()
     engine_rasters: EngineRasters
+    engine_vectors: EngineVectors
 
     def help_text(self) -> str:
         """Return the paragraphs that explain the algorithm; those about its parameters are added."""
@@ -132,7 +135,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         sentence = self._first_problem(values)
         if sentence:
             raise QgsProcessingException(sentence)
-        self.engine_rasters = EngineRasters()
+        self.engine_rasters, self.engine_vectors = EngineRasters(), EngineVectors()
         try:
             self.prepare(values)
             self._origin = command_of(values)
@@ -195,9 +198,12 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         document = to_dict(job)
         if "origin" in document:
             document["origin"] = self._origin
-        with_files = self.engine_rasters.with_files
         try:
-            return shared_client().run(document, FeedbackReporter(feedback, with_files))
+            return shared_client().run(document, FeedbackReporter(feedback, self.in_users_words))
         except RefSAMError as error:
-            error.args = (with_files(str(error)),)
+            error.args = (self.in_users_words(str(error)),)
             raise
+
+    def in_users_words(self, text: str) -> str:
+        """Return a text of the engine in which rasters and layers are called as the user knows them."""
+        return self.engine_vectors.with_layers(self.engine_rasters.with_files(text))

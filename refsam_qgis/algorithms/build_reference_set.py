@@ -129,7 +129,7 @@ class BuildReferenceSet(RefSAMAlgorithm):
 
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run the job and hand over its outputs."""
-        marks = self._marks.export(None, values.context.transformContext(), feedback)
+        marks = self._marks.export(None, values, feedback)
         rasters = self._marked_rasters(str(marks.vector), values.context, feedback)
         output, picture = values.output_file(self.OUTPUT), values.output_file(self.PICTURE)
         job = RefsetJob(

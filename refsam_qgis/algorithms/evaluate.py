@@ -16,16 +16,16 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMapLayer,
     QgsProcessingParameterString,
-    QgsProcessingUtils,
     QgsRasterLayer,
 )
 
 from ..engine.job import EvaluateJob
 from ..host.qgis_compat import RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
+from .engine_vectors import name_in_copy
 from .files import not_a_file
 from .values import Values
-from .vector_exchange import CLASS_FIELD, deliver_table, export_features
+from .vector_exchange import deliver_table
 
 COLUMNS = {
     "class": "class",
@@ -230,8 +230,8 @@ class Evaluate(RefSAMAlgorithm):
         job = EvaluateJob(
             result=self._export(self.RESULT, result_field, values, feedback),
             truth=self._export(self.TRUTH, truth_field, values, feedback),
-            result_field=CLASS_FIELD if result_field else None,
-            truth_field=CLASS_FIELD if truth_field else None,
+            result_field=name_in_copy(result_field) or None,
+            truth_field=name_in_copy(truth_field) or None,
             result_classes=_names(values.text(self.RESULT_CLASSES)),
             truth_classes=_names(values.text(self.TRUTH_CLASSES)),
             gsd=values.number(self.GSD),
@@ -267,11 +267,8 @@ class Evaluate(RefSAMAlgorithm):
         side = self._sides[name]
         if isinstance(side, str):
             return side
-        path = QgsProcessingUtils.generateTempFilename(f"{name.lower()}.gpkg")
-        fields = {CLASS_FIELD: field} if field else {}
         empty = name == self.RESULT  # nothing may have been found
-        export_features(side, fields, path, values.context.transformContext(), feedback, "polygon", empty)
-        return path
+        return self.engine_vectors.copy(side, [field], values, feedback, "polygon", empty)
 
 
 def _names(text: str) -> tuple[str, ...]:

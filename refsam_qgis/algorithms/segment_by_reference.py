@@ -139,7 +139,7 @@ class SegmentByReference(RefSAMAlgorithm):
         )
         job = SegmentJob(
             input=self._raster_path,
-            references=self._references.export(values.context.transformContext(), feedback),
+            references=self._references.export(values, feedback),
             outputs=outputs,
             model=model.read(values),
             raster=raster.read(values),

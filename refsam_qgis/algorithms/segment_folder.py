@@ -175,7 +175,7 @@ class SegmentFolder(RefSAMAlgorithm):
         folder = values.output_file(self.OUTPUT_FOLDER)
         warn_if_temporary(self.OUTPUT_FOLDER, str(folder), feedback)
         job = FolderJob(
-            references=self._references.export(values.context.transformContext(), feedback),
+            references=self._references.export(values, feedback),
             output_folder=str(folder),
             folder=values.file(self.INPUT_FOLDER),
             pattern=values.text(self.PATTERN),
@@ -191,9 +191,8 @@ class SegmentFolder(RefSAMAlgorithm):
             separate=decision.separate(values),
         )
         result = self.run_in_engine(job, feedback)
-        with_files = self.engine_rasters.with_files
         failures, not_merged = (
-            [{name: with_files(text) for name, text in row.items()} for row in result[kind]]
+            [{name: self.in_users_words(text) for name, text in row.items()} for row in result[kind]]
             for kind in ("failures", "not_merged")
         )
         for row in (*failures, *not_merged):

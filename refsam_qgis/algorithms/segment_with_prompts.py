@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qgis.core import (
@@ -18,13 +19,10 @@ from ..engine.job import PromptsJob
 from ..host.qgis_compat import VECTOR_POINT, VECTOR_WITH_GEOMETRY
 from . import object_outputs
 from .base import RefSAMAlgorithm
+from .engine_vectors import name_in_copy
 from .files import not_a_file
 from .parameters import model, polygons, raster
 from .values import Values
-from .vector_exchange import copy_path, export_features
-
-RESERVED = ("fid", "geom")
-"""Attributes that a GeoPackage keeps for itself, in small letters."""
 
 
 class SegmentWithPrompts(RefSAMAlgorithm):
@@ -151,10 +149,10 @@ class SegmentWithPrompts(RefSAMAlgorithm):
         outputs = object_outputs.read(values)
         job = PromptsJob(
             input=self._raster_path,
-            points=_export(self._points, (label, object_field), values, feedback),
-            boxes=_export(self._boxes, (object_field,), values, feedback),
-            label_field=_exported(label) if label else None,
-            object_field=_exported(object_field) if object_field else None,
+            points=self._copy(self._points, [label, object_field], values, feedback),
+            boxes=self._copy(self._boxes, [object_field], values, feedback),
+            label_field=name_in_copy(label) or None,
+            object_field=name_in_copy(object_field) or None,
             best_of_three=values.flag(self.BEST_OF_THREE),
             outputs=outputs,
             model=model.read(values, references=False),
@@ -164,19 +162,12 @@ class SegmentWithPrompts(RefSAMAlgorithm):
         result = self.run_in_engine(job, feedback)
         return object_outputs.deliver(values, outputs, result, self._crs, feedback)
 
-
-def _exported(field: str) -> str:
-    """Return the name of an attribute in the copy: its own if it can be, since the engine's sentences name it."""
-    return f"{field}_" if field.lower() in RESERVED else field
-
-
-def _export(
-    source: QgsProcessingFeatureSource | None, fields: tuple[str, ...], values: Values, feedback: QgsProcessingFeedback
-) -> str | None:
-    """Copy prompts to where the engine reads them, under the name of their layer; see `export_features`."""
-    if source is None:
-        return None
-    path = copy_path(source)
-    kept = {_exported(field): field for field in fields if field}
-    export_features(source, kept, path, values.context.transformContext(), feedback, "prompt")
-    return path
+    def _copy(
+        self,
+        source: QgsProcessingFeatureSource | None,
+        fields: Sequence[str],
+        values: Values,
+        feedback: QgsProcessingFeedback,
+    ) -> str | None:
+        """Return the path at which the engine reads prompts, if there are any; see `EngineVectors.copy`."""
+        return None if source is None else self.engine_vectors.copy(source, fields, values, feedback, "prompt")

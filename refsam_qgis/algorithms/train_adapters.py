@@ -15,16 +15,15 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMultipleLayers,
-    QgsProcessingUtils,
 )
 
 from ..engine.job import TrainJob
 from ..host.qgis_compat import INTEGER, RASTER, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
+from .engine_vectors import name_in_copy
 from .files import not_a_file, warn_if_temporary
 from .parameters import model, raster
 from .values import Values
-from .vector_exchange import CLASS_FIELD, export_features
 
 
 class TrainAdapters(RefSAMAlgorithm):
@@ -210,14 +209,11 @@ class TrainAdapters(RefSAMAlgorithm):
         output, curve = values.output_file(self.ADAPTERS_OUT), values.output_file(self.CURVE)
         warn_if_temporary(self.ADAPTERS_OUT, str(output), feedback)
         class_field = values.text(self.CLASS_FIELD)
-        labels = QgsProcessingUtils.generateTempFilename("labels.gpkg")
-        fields = {CLASS_FIELD: class_field} if class_field else {}
-        export_features(self._labels, fields, labels, values.context.transformContext(), feedback, "class polygon")
         job = TrainJob(
             output=str(output),
             rasters=self._rasters,
-            labels=labels,
-            class_field=CLASS_FIELD if class_field else None,
+            labels=self.engine_vectors.copy(self._labels, [class_field], values, feedback, "class polygon"),
+            class_field=name_in_copy(class_field) or None,
             generated=values.flag(self.GENERATED),
             bands=values.bands(raster.BANDS),
             stretch=values.choice(raster.STRETCH),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
-    QgsProcessingUtils,
     QgsVectorFileWriter,
     QgsVectorLayer,
     QgsWkbTypes,
@@ -37,7 +35,7 @@ from ..host.qgis_compat import (
 from .values import Values
 
 CLASS_FIELD = "class"
-"""Name of the class attribute in both directions."""
+"""Name of the class attribute of results."""
 
 FIELD_TYPES = {
     "object_id": INTEGER64_FIELD,
@@ -55,17 +53,14 @@ FIELD_TYPES = {
 }
 """Attributes of results by their names, which have at most ten characters: a Shapefile cuts longer ones off."""
 
+DIGITS = {INTEGER64_FIELD: 18, INTEGER_FIELD: 9}
+"""Length of integers by their type: the longest that a Shapefile reads as that type again, and long enough.
+
+Object ids are below the number of a raster's pixels, class ids below 255.
+"""
+
 OBJECT_FIELDS = ("object_id", CLASS_FIELD, "class_id", "score", "area_m2")
 """Attributes of the polygons that are found by reference."""
-
-MAX_NAME = 60
-"""Longest name of a copied layer's file, in characters; file systems take 255 bytes."""
-
-
-def copy_path(source: QgsProcessingFeatureSource) -> str:
-    """Return a temporary file whose name says which layer it holds, since the engine's sentences name it."""
-    name = re.sub(r"[^\w -]", "_", source.sourceName())[:MAX_NAME]
-    return QgsProcessingUtils.generateTempFilename(f"{name or 'layer'}.gpkg")
 
 
 def export_features(
@@ -129,7 +124,8 @@ def result_fields(names: Sequence[str]) -> QgsFields:
     """Return attributes of results, keys of `FIELD_TYPES`."""
     fields = QgsFields()
     for name in names:
-        fields.append(QgsField(name, FIELD_TYPES[name]))
+        kind = FIELD_TYPES[name]
+        fields.append(QgsField(name, kind, len=DIGITS.get(kind, 0)))
     return fields
 
 
@@ -230,7 +226,9 @@ def _kept_fields(
     for name, original in fields.items():
         index = source.fields().lookupField(original)
         if index < 0:
-            raise QgsProcessingException(f"The layer of {noun}s has no attribute '{original}'; choose another.")
+            raise QgsProcessingException(
+                f"The layer of {noun}s '{source.sourceName()}' has no attribute '{original}'; choose another."
+            )
         field = QgsField(source.fields().at(index))
         field.setName(name)  # the original name may be one that a GeoPackage keeps for itself
         kept.append(field)

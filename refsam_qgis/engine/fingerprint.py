@@ -95,7 +95,7 @@ def _content(dataset: rasterio.DatasetReader) -> dict[str, Any]:
 
 
 def references_identity(source: ReferenceSource) -> dict[str, Any]:
-    """Return what a reference source says, whatever its vector files are called.
+    """Return what a reference source says, whatever its vector files and their class fields are called.
 
     The host writes the marks to a new file for each run, so their content counts; a reference set counts by its bytes.
 
@@ -133,7 +133,7 @@ def _marks_digest(path: str, layer: str | None, class_field: str | None) -> str:
     except (DataLayerError, DataSourceError, OSError, UnicodeError) as error:
         what = f"cannot be read ({error})" if os.path.exists(path) else "does not exist"
         raise RefSAMError("reference", f"'{path}' {what}; give a file of polygons, lines or points.") from error
-    sha256 = hashlib.sha256(repr((meta["crs"], class_field, list(meta["fields"]))).encode())
+    sha256 = hashlib.sha256(repr((meta["crs"], class_field is not None)).encode())
     for geometry in [] if geometries is None else geometries:
         sha256.update(geometry or b"-")
     for values in fields:

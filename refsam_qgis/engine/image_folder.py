@@ -26,6 +26,8 @@ The literature asks for 2·32·32 = 2048 on iSAID patches (DMNet), which would l
 ground sample distance of half a metre; 8 x 8 pixels is where a label stops being mostly edge.
 """
 
+CLASSES = "classes.json"
+"""File in a folder that names the classes."""
 _MASK_SUFFIX = "_mask.png"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 _IGNORE_NAMES = frozenset({"unlabelled", "unlabeled", "ignore", "ignored", "void", "nodata"})
@@ -101,11 +103,11 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     Raises:
         RefSAMError: With code ``input`` if the folder, its ``classes.json`` or one of its pairs is missing or invalid.
     """
-    names = _read_classes(folder / "classes.json")
+    names = _read_classes(folder / CLASSES)
     ignored = frozenset({IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
-        raise RefSAMError("input", f"'{folder / 'classes.json'}' names no class beside background; add one.")
+        raise RefSAMError("input", f"'{folder / CLASSES}' names no class beside background; add one.")
     masks = sorted(folder.glob(f"*{_MASK_SUFFIX}"))
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
@@ -184,7 +186,7 @@ def _check_mask(mask: Path, known: NDArray[np.bool_]) -> None:
             raise RefSAMError("input", f"'{mask}' is not a single band of 8-bit class ids; save it as such.")
         strange = np.flatnonzero(np.bincount(np.asarray(opened, dtype=np.uint8).ravel(), minlength=256) * ~known)
     if len(strange):
-        raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which classes.json does not name; add it.")
+        raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which {CLASSES} does not name; add it.")
 
 
 def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:

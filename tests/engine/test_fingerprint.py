@@ -44,6 +44,9 @@ def test_equal_marks_are_equal_wherever_they_are_written(write_vector, tmp_path)
     again = tmp_path / "again.gpkg"
     frame.to_file(again, layer="renamed")
     assert references_identity(source) == references_identity(ReferenceSource(str(again), class_field="kind"))
+    frame.rename(columns={"kind": "klasse"}).to_file(tmp_path / "field.gpkg")
+    field = ReferenceSource(str(tmp_path / "field.gpkg"), class_field="klasse")
+    assert references_identity(source) == references_identity(field)
     assert references_identity(moved)["marks"]  # of another format: readable, and as good as others
 
 

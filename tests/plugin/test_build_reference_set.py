@@ -72,7 +72,7 @@ def test_every_parameter_reaches_the_job(build, jobs, references, set_path, tmp_
     )  # fmt: skip
     job = jobs[0]
     source = job.sources[0]
-    assert (source.annotation, source.class_field) == ("partial", "class")
+    assert (source.annotation, source.class_field) == ("partial", "fid_")
     assert QgsVectorLayer(source.negatives, "n", "ogr").featureCount() == 2
     assert (job.base, job.output, job.picture) == (set_path, set_path, str(tmp_path / "p.png"))
     assert (job.bands, job.stretch, job.chip_size) == ((3, 2, 1), "percentile", 64.0)

@@ -78,14 +78,14 @@ def test_every_parameter_reaches_the_job(evaluate, jobs, mask_path, references, 
         PICTURE=str(tmp_path / "p.png"), REPORT=str(tmp_path / "r.json"),
     )  # fmt: skip
     (job,) = jobs
-    assert (job.result, job.result_field, job.truth_field) == (mask_path, None, "class")
+    assert (job.result, job.result_field, job.truth_field) == (mask_path, None, "fid_")
     assert (job.result_classes, job.truth_classes) == (("blue square", "roof", "", "tree"), ())
     assert job.extent == (391210.0, 5820500.0, 391250.0, 5820590.0)
     assert (job.gsd, job.tolerance, job.min_iou) == (0.25, 3.0, 0.75)
     assert (job.picture, job.report) == (results["PICTURE"], results["REPORT"])
     assert (job.picture, job.report) == (str(tmp_path / "p.png"), str(tmp_path / "r.json"))
     layer = QgsVectorLayer(str(tmp_path / "kept truth.gpkg"), "kept", "ogr")
-    assert [f["class"] for f in layer.getFeatures()] == ["blue square"] * 2
+    assert [f["fid_"] for f in layer.getFeatures()] == ["blue square"] * 2
     assert layer.crs() == references.crs()
 
 

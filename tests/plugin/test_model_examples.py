@@ -157,7 +157,7 @@ def test_objects_are_found_and_summarised(run_model, jobs, raster, references, z
         raster=raster, zones=zones, min_score=0.5, min_area=10,
     )  # fmt: skip
     assert jobs[SegmentJob].references.refset == jobs[RefsetJob].output
-    assert jobs[RefsetJob].sources[0].class_field == "class"
+    assert jobs[RefsetJob].sources[0].class_field == "fid_"
     assert [f["object_id"] for f in features(results["Objects"], context)] == [10, 20]
     counted = {f["name"]: (f["objects"], f["objects_m2"]) for f in features(results["Zones with objects"], context)}
     assert counted == {"west": (2, 60), "east": (0, 0)}
@@ -186,7 +186,7 @@ def test_a_result_is_evaluated(run_model, jobs, raster, references, context):
     )  # fmt: skip
     assert jobs[SegmentJob].references.raster == raster.source()
     job = jobs[EvaluateJob]
-    assert (job.result_field, job.truth_field) == ("class", "class")
+    assert (job.result_field, job.truth_field) == ("class", "fid_")
     assert job.picture == results["Confusion"]
     assert [f["class"] for f in features(results["Accuracy"], context)] == ["pool"]
     assert len(features(results["Objects"], context)) == 4

@@ -27,6 +27,7 @@ from qgis.core import (
 from refsam_qgis.algorithms import files, origin
 from refsam_qgis.algorithms.values import Values
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
+from refsam_qgis.host.qgis_compat import DOUBLE_FIELD, INTEGER64_FIELD, INTEGER_FIELD, STRING_FIELD
 
 from .conftest import write_found
 
@@ -107,6 +108,8 @@ def test_polygons_arrive_with_their_attributes(segment, jobs, raster, context, t
     layer = context.takeResultLayer(result) or QgsVectorLayer(target, "result", "ogr")
     feature = next(layer.getFeatures())
     assert {name: feature[name] for name in FOUND} == FOUND
+    kinds = [layer.fields().field(name).type() for name in FOUND]
+    assert kinds == [INTEGER64_FIELD, STRING_FIELD, INTEGER_FIELD, DOUBLE_FIELD, DOUBLE_FIELD]
     assert layer.crs() == raster.crs() or name.endswith("geojson")
 
 
@@ -229,6 +232,12 @@ def test_useless_examples_are_explained(segment, jobs, uri, sentence):
     with pytest.raises(QgsProcessingException, match=sentence):
         segment(REFERENCES=layer)
     assert jobs == []
+
+
+def test_there_may_be_no_counter_example(segment, jobs):
+    """As from a filter in a model."""
+    segment(NEGATIVES=QgsVectorLayer("Polygon?crs=EPSG:32633", "none left", "memory"))
+    assert features_of(jobs[0].references.negatives) == []
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_features_without_a_geometry_are_left_out(export):
 
 
 def test_a_missing_attribute_is_explained(export):
-    with pytest.raises(QgsProcessingException, match="layer of marks has no attribute 'label'"):
+    with pytest.raises(QgsProcessingException, match="layer of marks 'marks' has no attribute 'label'"):
         export("Point?crs=EPSG:32633", [("Point (1 2)",)], {"label": "label"})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qgis.core import (
-    QgsCoordinateTransformContext,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingParameterFeatureSource,
@@ -17,10 +16,9 @@ from qgis.core import (
 from ...engine.job import ANNOTATIONS, ReferenceSource
 from ...host.qgis_compat import VECTOR_WITH_GEOMETRY
 from ..base import RefSAMAlgorithm
+from ..engine_vectors import name_in_copy
 from ..files import not_a_file
 from ..values import Values
-from ..vector_exchange import CLASS_FIELD as EXPORTED_CLASS
-from ..vector_exchange import copy_path, export_features
 
 REFERENCES = "REFERENCES"
 CLASS_FIELD = "CLASS_FIELD"
@@ -118,30 +116,27 @@ class Marks:
     annotation: str
     negatives: QgsProcessingFeatureSource | None
 
-    def export(
-        self, raster: str | None, transform_context: QgsCoordinateTransformContext, feedback: QgsProcessingFeedback
-    ) -> ReferenceSource:
+    def export(self, raster: str | None, values: Values, feedback: QgsProcessingFeedback) -> ReferenceSource:
         """Copy the marks to where the engine reads them.
 
         Args:
             raster: The raster they were drawn on; ``None`` for the job's own input.
-            transform_context: Of the project.
+            values: Of the algorithm.
             feedback: Says when to stop.
 
         Raises:
             QgsProcessingException: When there are none, or they cannot be copied.
         """
-        path = copy_path(self.references)
-        fields = {EXPORTED_CLASS: self.class_field} if self.class_field else {}
-        export_features(self.references, fields, path, transform_context, feedback, "example")
+        copy = values.algorithm.engine_vectors.copy
+        path = copy(self.references, [self.class_field], values, feedback, "example")
         negatives = None
         if self.negatives is not None:
-            negatives = copy_path(self.negatives)
-            export_features(self.negatives, {}, negatives, transform_context, feedback, "counter-example")
+            # There may be none: the engine then says so, and goes on.
+            negatives = copy(self.negatives, [], values, feedback, "counter-example", may_be_empty=True)
         return ReferenceSource(
             vector=path,
             raster=raster,
-            class_field=EXPORTED_CLASS if self.class_field else None,
+            class_field=name_in_copy(self.class_field) or None,
             annotation=self.annotation,
             negatives=negatives,
         )
@@ -155,13 +150,11 @@ class References:
     raster: str | None
     refset: str | None
 
-    def export(
-        self, transform_context: QgsCoordinateTransformContext, feedback: QgsProcessingFeedback
-    ) -> ReferenceSource:
+    def export(self, values: Values, feedback: QgsProcessingFeedback) -> ReferenceSource:
         """Return the references as the job wants them; see `Marks.export`."""
         if self.marks is None:
             return ReferenceSource(refset=self.refset)
-        return self.marks.export(self.raster, transform_context, feedback)
+        return self.marks.export(self.raster, values, feedback)
 
 
 def prepare_marks(values: Values) -> Marks | None:

@@ -60,7 +60,7 @@ def build_segmenter(method: str, model: ModelOptions, seed: int, load: Loader) -
 
 
 def _build_pixel_method(method: str, seed: int) -> ReferenceSegmenter:
-    # scikit-learn and SciPy serve comparison alone and are not part of a user's environment.
+    # scikit-learn serves comparison alone and is not part of a user's environment.
     try:
         from .baselines.colour_prototype import ColourPrototypeSegmenter
         from .baselines.random_forest import RandomForestSegmenter

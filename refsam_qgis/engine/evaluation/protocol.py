@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
+from ..image_folder import CLASSES
 from ..job import ProtocolJob
 from ..models.checkpoints import load_segmenter
 from ..rasters.outputs import OutputFiles, disk_errors
@@ -33,16 +34,19 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         The record, also written to ``job.report`` as JSON; undefined ratios are ``None``.
 
     Raises:
-        RefSAMError: If the data set is missing or invalid, a checkpoint is missing, or an output is not writable.
+        RefSAMError: If the data set is missing or invalid, a method lacks weights or packages, or an output is not
+            writable or would replace a file of the data set; all before the first episode.
         JobCancelled: If the user asked for it.
     """
     paths = {"report": job.report, "picture": job.picture, "table": job.table}
     suffixes = {"report": (".json",), "picture": (".png",), "table": (".csv",)}
-    with OutputFiles(paths, suffixes, []) as outputs:
+    with OutputFiles(paths, suffixes, [str(Path(job.folder, CLASSES))]) as outputs:
         benchmark = find_benchmark(job.protocol)
         min_pixels = benchmark.min_pixels if job.min_pixels is None else job.min_pixels
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
+        outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
         lists = _draw_lists(job, benchmark, dataset)
+        _try_to_build(job, reporter, load)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
         for method in job.methods:
@@ -86,6 +90,20 @@ def _draw_lists(job: ProtocolJob, benchmark: Benchmark, dataset: Dataset) -> lis
         for fold in folds
         for seed in draw_seeds(job.seed, job.runs)
     ]
+
+
+def _try_to_build(job: ProtocolJob, reporter: Reporter, load: Loader) -> None:
+    """Build each method whose turn comes later once and let go of it, as several networks may not fit into memory.
+
+    What a method lacks (weights, adapters, packages) is so told before the episodes of others, and not after hours.
+
+    Raises:
+        RefSAMError: As of `build_segmenter`.
+        JobCancelled: If the user asked for it.
+    """
+    for method in job.methods[1:]:
+        check_cancelled(reporter)
+        build_segmenter(method, job.model, job.seed, load)
 
 
 class _Progress:

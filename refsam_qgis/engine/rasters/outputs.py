@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -48,10 +48,11 @@ class OutputFiles:
     ) -> None:
         self.wanted = {name: path for name, path in paths.items() if path is not None}
         self._final = {name: Path(path) for name, path in self.wanted.items()}
-        taken = [os.path.realpath(path) for path in inputs]
+        taken: list[str] = []
         for name, path in self._final.items():
             _check(path, suffixes[name], taken)
             taken.append(os.path.realpath(path))
+        self.spare(inputs)
         self._folders: dict[Path, Path] = {}
         self._locks: list[BaseFileLock] = []
 
@@ -75,6 +76,16 @@ class OutputFiles:
         """Return where to write an output for now, or ``None`` if it is left out."""
         path = self._final.get(name)
         return None if path is None else str(self._folders[path.parent] / path.name)
+
+    def spare(self, inputs: Iterable[str | Path]) -> None:
+        """Refuse outputs that would replace files that the job reads; for those that are known only later.
+
+        Raises:
+            RefSAMError: With code ``input``.
+        """
+        read = {os.path.realpath(path) for path in inputs}
+        for path in self._final.values():
+            _check_free(path, read)
 
     def commit(self) -> dict[str, str]:
         """Give every output its final name and return these names.
@@ -187,11 +198,15 @@ def _writing_errors() -> tuple[type[Exception], ...]:
     return (OSError,) if rasterio is None else (OSError, rasterio.RasterioError)
 
 
+def _check_free(path: Path, taken: Collection[str]) -> None:
+    if os.path.realpath(path) in taken:
+        raise RefSAMError("input", f"Output '{path}' is also an input or another output; choose another name.")
+
+
 def _check(path: Path, suffixes: tuple[str, ...], taken: list[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise RefSAMError("input", f"Output '{path}' must end in {' or '.join(suffixes)}; rename it.")
-    if os.path.realpath(path) in taken:
-        raise RefSAMError("input", f"Output '{path}' is also an input or another output; choose another name.")
+    _check_free(path, taken)
     if path.is_dir():
         raise RefSAMError("input", f"Output '{path}' is a folder; give a file name in it.")
     if not path.parent.is_dir():

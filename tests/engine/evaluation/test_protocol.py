@@ -160,6 +160,25 @@ def test_cancelling_leaves_no_output(folder, tmp_path):
     assert not list(out.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("output", "name"), [("report", "classes.json"), ("picture", "image1.png"), ("picture", "image2_mask.png")]
+)
+def test_no_output_replaces_a_file_of_the_data_set(folder, tmp_path, output, name):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder)
+    job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1)
+    for place in (folder, tmp_path / "link"):
+        with pytest.raises(RefSAMError, match=f"{name}' is also an input"):
+            run_protocol(replace(job, **{output: str(place / name)}), SilentReporter(), load)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_earlier_record_beside_the_data_is_replaced(folder):
+    job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1, report=str(folder / "record.json"))
+    for seed in (1, 2):
+        assert run_protocol(replace(job, seed=seed), SilentReporter(), load)["seed"] == seed
+
+
 def test_each_method_is_loaded_by_its_own_name(folder):
     asked = []
 
@@ -169,4 +188,22 @@ def test_each_method_is_loaded_by_its_own_name(folder):
 
     job = ProtocolJob(str(folder), model=ModelOptions(device="cpu"), episodes=1, runs=1)
     run_protocol(job, SilentReporter(), listen)
-    assert asked == [ModelOptions(method=method, device="cpu") for method in ("fitted", "virefsam", "training_free")]
+    methods = ("virefsam", "training_free", "fitted", "virefsam", "training_free")  # those that come later are tried
+    assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
+
+
+def test_what_a_later_method_lacks_is_told_before_the_first_episode(folder, tmp_path):
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            raise AssertionError("an episode ran")
+
+    def without_adapters(options):
+        if options.method == "virefsam":
+            raise RefSAMError("checkpoint", "Method 'virefsam' needs adapters.")
+        return load(options)
+
+    report = tmp_path / "record.json"
+    job = ProtocolJob(str(folder), methods=("fitted", "virefsam"), episodes=1, runs=1, report=str(report))
+    with pytest.raises(RefSAMError, match="'virefsam' needs adapters"):
+        run_protocol(job, Listener(), without_adapters)
+    assert not report.exists()
