@@ -26,6 +26,7 @@ The literature asks for 2·32·32 = 2048 on iSAID patches (DMNet), which would l
 ground sample distance of half a metre; 8 x 8 pixels is where a label stops being mostly edge.
 """
 
+_CLASSES = "classes.json"
 _MASK_SUFFIX = "_mask.png"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 _IGNORE_NAMES = frozenset({"unlabelled", "unlabeled", "ignore", "ignored", "void", "nodata"})
@@ -101,12 +102,12 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     Raises:
         RefSAMError: With code ``input`` if the folder, its ``classes.json`` or one of its pairs is missing or invalid.
     """
-    names = _read_classes(folder / "classes.json")
+    names = _read_classes(folder / _CLASSES)
     ignored = frozenset({IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
-        raise RefSAMError("input", f"'{folder / 'classes.json'}' names no class beside background; add one.")
-    masks = sorted(folder.glob(f"*{_MASK_SUFFIX}"))
+        raise RefSAMError("input", f"'{folder / _CLASSES}' names no class beside background; add one.")
+    masks = _masks(folder)
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
     known = [value in names or value in ignored for value in range(256)]
@@ -121,6 +122,16 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
         _check_mask(mask, np.array(known))
         samples += cut_samples(_find_image(mask), mask, decode, wanted, crop, min_pixels)
     return ImageFolder(wanted, tuple(samples), decode)
+
+
+def labelled_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that `scan_folder` reads, in the order of their names.
+
+    Raises:
+        RefSAMError: With code ``input`` if a mask has no image.
+    """
+    masks = _masks(folder)
+    return sorted([folder / _CLASSES, *masks, *map(_find_image, masks)])
 
 
 def cut_samples(
@@ -194,6 +205,10 @@ def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
         raise RefSAMError(
             "input", f"'{path}' has more than 8 bits a band; stretch its contrast and export it as 8-bit."
         )
+
+
+def _masks(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{_MASK_SUFFIX}"))
 
 
 def _find_image(mask: Path) -> Path:

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..earlier_report import card_path
 from ..events import Reporter, check_cancelled
 from ..fingerprint import fingerprint, raster_identity
+from ..image_folder import labelled_files
 from ..job import ModelOptions, TrainJob
 from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
@@ -80,9 +82,8 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     """
     clock = Clock()
     output = Path(job.output)
-    paths = {"adapters": job.output, "card": str(output.with_suffix(".json")), "curve": job.curve}
-    inputs = [*files_of(job.rasters), *([job.labels] if job.labels else []), *job.model.files()]
-    outputs = OutputFiles(paths, SUFFIXES, inputs)
+    paths = {"adapters": job.output, "card": card_path(job.output), "curve": job.curve}
+    outputs = OutputFiles(paths, SUFFIXES, _files_read(job))
     device = choose_device(job.model.device)
     reporter.progress(0.0, "Reading the scenes")
     data = _read_data(job, reporter)
@@ -263,6 +264,12 @@ class _Run:
         elapsed, self._ticked = now - self._ticked, now
         self._state.record["seconds"] = self._state.record.get("seconds", 0.0) + elapsed
         return elapsed
+
+
+def _files_read(job: TrainJob) -> list[str]:
+    folder = [] if job.folder is None else labelled_files(Path(job.folder))
+    labels = [] if job.labels is None else [job.labels]
+    return [*files_of(job.rasters), *labels, *map(str, folder), *job.model.files()]
 
 
 def _read_data(job: TrainJob, reporter: Reporter) -> _Data:

@@ -239,3 +239,46 @@ def test_outputs_never_replace_inputs(make_job):
         run(TrainJob(job.model.adapters, model=job.model, rasters=job.rasters, labels=job.labels))
     with pytest.raises(RefSAMError, match="must end in"):
         run(TrainJob(job.output + ".bin", model=job.model))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"type": "FeatureCollection"}', '{"refsam": "1", "job": {"kind": "segment"}}', "["]
+)
+def test_the_card_replaces_no_file_but_a_card(make_job, content):
+    """Nobody is asked about it; it may be the very labels."""
+    job = make_job(steps=1, validation=0.0)
+    card = Path(job.output).with_suffix(".json")
+    card.write_text(content)
+    with pytest.raises(RefSAMError, match=r"a\.json' is no card of adapters"):
+        run(job)
+    assert files(job) == ["a.json"] and card.read_text() == content
+    card.unlink()
+    run(job)
+    assert run(job)["card"] == str(card)  # a card gives way to the next
+
+
+@pytest.fixture
+def labelled(tmp_path, weights):
+    """A folder of two labelled scenes, and a job that learns from them and writes among them."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    (folder / "classes.json").write_text('{"0": "background", "1": "roof"}')
+    for name in "ab":
+        Image.fromarray(painted(96, 96, [(slice(30, 60), slice(30, 60), RED)]).transpose(1, 2, 0)).save(
+            folder / f"{name}.png"
+        )
+        mask = Image.new("L", (96, 96))
+        mask.paste(1, (30, 30, 60, 60))
+        mask.save(folder / f"{name}_mask.png")
+    model = ModelOptions(checkpoint=str(weights / "sam.pth"), device="cpu")
+    return TrainJob(str(folder / "new.safetensors"), folder=str(folder), generated=False, model=model, steps=2, batch=1)
+
+
+def test_no_output_replaces_a_file_of_the_labelled_folder(labelled):
+    folder = Path(labelled.folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RefSAMError, match=r"classes\.json' is no card"):
+        run(replace(labelled, output=str(folder / "classes.safetensors")))
+    with pytest.raises(RefSAMError, match=r"b\.png' is also an input"):
+        run(replace(labelled, curve=str(folder / "b.png")))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
