@@ -285,7 +285,7 @@ def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
     if job.folder is not None:
         folder = Path(job.folder)
         scenes += [place for place in read_places(folder).values() if place.class_names()]
-        identity += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.iterdir())]
+        identity += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in labelled_files(folder)]
     training, validation = split_places(scenes, job.validation, job.seed)
     if scenes and job.validation and not validation:
         reporter.log(

@@ -282,3 +282,11 @@ def test_no_output_replaces_a_file_of_the_labelled_folder(labelled):
     with pytest.raises(RefSAMError, match=r"b\.png' is also an input"):
         run(replace(labelled, curve=str(folder / "b.png")))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_cancelled_run_goes_on_among_the_labelled_images(labelled):
+    """What it wrote there itself is no other data."""
+    with pytest.raises(JobCancelled):
+        run(labelled, CancelAt("Training, loss"))
+    assert run(labelled)["steps"] == 2
+    assert run(labelled)["steps"] == 2
