@@ -93,7 +93,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     model = _starting_model(job.model).to(device)
     state = TrainingState(output.with_suffix(".state"))
     if not job.resume:
-        state.path.unlink(missing_ok=True)
+        state.discard()
     window = WINDOW if device.type != "cpu" else CPU_WINDOW
     draws = EpisodeConfig(steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed)
     warmup = min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps)))

@@ -213,6 +213,14 @@ def test_a_state_of_other_data_is_refused_or_thrown_away(make_job, write_vector)
     assert run(make_job(**changed, resume=False))["steps"] == 2
 
 
+def test_starting_anew_deletes_no_file_of_another_program(make_job):
+    job = make_job(steps=1, validation=0.0, resume=False)
+    Path(job.output).with_suffix(".state").write_text("my notes")
+    with pytest.raises(RefSAMError, match=r"a\.state' is no state of a training"):
+        run(job)
+    assert Path(job.output).with_suffix(".state").read_text() == "my notes"
+
+
 def test_a_raster_named_twice_is_learned_from_once(make_job, tmp_path):
     """It would validate what it has trained."""
     once = make_job(steps=1)

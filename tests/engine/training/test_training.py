@@ -91,11 +91,22 @@ def test_a_damaged_or_foreign_state_is_named_and_stays(tmp_path, damage):
     else:
         path.write_bytes({"empty": b"", "cut off": whole[: len(whole) // 2], "text": b"my notes"}[damage])
     content = path.read_bytes()
-    with pytest.raises(
-        RefSAMError, match=r"a\.state' is no state of a training, or a damaged one; delete it"
-    ) as caught:
-        begin(path)
-    assert caught.value.code == "input" and path.read_bytes() == content
+    for meet in (begin, lambda path: TrainingState(path).discard()):
+        with pytest.raises(
+            RefSAMError, match=r"a\.state' is no state of a training, or a damaged one; delete it"
+        ) as caught:
+            meet(path)
+        assert caught.value.code == "input" and path.read_bytes() == content
+
+
+def test_a_state_is_discarded_and_saved_beside_files_of_other_programs(tmp_path):
+    path, other = tmp_path / "a.state", tmp_path / "a.part"
+    other.write_text("half of a download")
+    begin(path).save()
+    assert sorted(tmp_path.iterdir()) == [other, path] and other.read_text() == "half of a download"
+    TrainingState(path).discard()
+    TrainingState(path).discard()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_a_state_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
