@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -126,9 +127,11 @@ class TrainingState:
             "step": self.step,
             "record": self.record,
         }
+        content = io.BytesIO()  # written to a file, torch makes an error of its own of a full disk
+        torch.save(document, content)
         with OutputFiles({STATE: str(self.path)}, {STATE: (self.path.suffix,)}, []) as outputs:
             with disk_errors(str(self.path)), open(str(outputs[STATE]), "wb") as stream:
-                torch.save(document, stream)
+                stream.write(content.getbuffer())
                 stream.flush()
                 os.fsync(stream.fileno())  # after a power cut, a file renamed before it was on the disk may be empty
             outputs.commit()
