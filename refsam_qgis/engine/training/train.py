@@ -293,7 +293,8 @@ def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
             "steps and the last weights are written."
         )
     elif scenes:
-        reporter.log(f"{len(training)} scenes train; validated on {', '.join(place.name for place in validation)}.")
+        names = ", ".join(place.name for place in validation) or "none"
+        reporter.log(f"Scenes that train: {len(training)}; that validate: {names}.")
     share = (REAL_SHARE if job.generated else 1.0) if scenes else 0.0
     return _Data(training, validation, share, identity)
 

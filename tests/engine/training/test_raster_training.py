@@ -144,7 +144,9 @@ def test_training_that_helps_nothing_leaves_the_start(make_job, monkeypatch, wei
 
 def test_without_validation_the_last_weights_are_written(make_job, weights):
     job = make_job(steps=1, validation=0.0)
-    result = run(job)
+    recorder = Recorder()
+    result = run(job, recorder)
+    assert "Scenes that train: 4; that validate: none." in recorder.messages
     assert result["best_step"] is None and result["scenes"]["validation"] == []
     assert not same_weights(job.output, load_file(weights / "start.safetensors"))
 
