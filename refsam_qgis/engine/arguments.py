@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         add(command)
         command.set_defaults(build=build)
-    run = commands.add_parser("run", help="run a job document")
+    run = commands.add_parser("run", help="run a job document, or the job of a report again")
     run.add_argument("job", type=Path, metavar="JOB.json")
     run.set_defaults(build=_read_job)
     worker = commands.add_parser("worker", help="serve jobs as JSON lines on standard input and output")
@@ -227,8 +227,13 @@ def _read_job(arguments: argparse.Namespace) -> Job:
         raise RefSAMError("input", f"The job {path} cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise RefSAMError("input", f"The job {path} is not JSON ({error}); correct the file.") from error
-    if not isinstance(document, dict):
-        raise RefSAMError("input", f"The job {path} must be a JSON object with a 'kind'; correct the file.")
+    if isinstance(document, dict) and isinstance(document.get("job"), dict):  # a report
+        document = document["job"]
+    if not isinstance(document, dict) or "kind" not in document:
+        raise RefSAMError(
+            "input",
+            f"'{path}' holds no job; give a JSON object with the 'kind' of a job and its fields, or a report of a run.",
+        )
     return from_dict(document)
 
 

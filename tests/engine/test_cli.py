@@ -134,6 +134,21 @@ def test_a_job_document_runs_the_same_job(tmp_path):
     assert parse("run", str(path)) == job
 
 
+def test_a_report_runs_its_job_again(tmp_path):
+    job = parse(*SEGMENT)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"refsam": "1", "job": to_dict(job), "result": {"object_count": 3}}))
+    assert parse("run", str(path)) == job
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"protocol": "folder", "methods": {}}', '{"job": {"input": "a.tif"}}'])
+def test_a_file_without_a_job_is_named(tmp_path, text):
+    path = tmp_path / "figures.json"
+    path.write_text(text)
+    with pytest.raises(RefSAMError, match=r"figures\.json' holds no job; give a JSON object with the 'kind'"):
+        parse("run", str(path))
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"kind": "dance"}', '{"kind": "segment"}'])
 def test_a_bad_job_document_is_refused(tmp_path, text):
     path = tmp_path / "job.json"
