@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from rasterio.transform import Affine, from_origin
@@ -51,6 +53,10 @@ def test_extent_takes_pixels_whose_centres_lie_in_it(transform):
     wider = (bounds[0] - 0.04, bounds[1] - 0.04, bounds[2] + 0.06, bounds[3] + 0.04)
     assert Extent(wider, transform).window(100, 100) == Window(20, 30, 31, 40)
     assert Extent((0, 0, 1, 1), transform).window(100, 100) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert Extent((-1e300, -1e300, 1e300, 1e300), transform).window(100, 90) == Window(0, 0, 100, 90)
+        assert Extent((1e300, 0, 2e300, 1), transform).window(100, 90) is None
 
 
 def test_extent_on_a_rotated_raster():
