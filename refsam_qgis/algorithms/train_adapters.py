@@ -17,6 +17,7 @@ from qgis.core import (
     QgsProcessingParameterMultipleLayers,
 )
 
+from ..engine.earlier_report import card_path
 from ..engine.job import TrainJob
 from ..host.qgis_compat import INTEGER, RASTER, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
@@ -193,6 +194,7 @@ class TrainAdapters(RefSAMAlgorithm):
         if labels is not None and labels.featureCount() == 0:
             sentence = self.tr("Layer '{}' has no features; outline the objects of the rasters in it.")
             return sentence.format(labels.sourceName())
+        card_path(str(values.output_file(self.ADAPTERS_OUT)))  # raises where it would replace something
         return (
             next(filter(None, map(not_a_file, layers)), "")
             or raster.problem(values, min(layer.bandCount() for layer in layers))

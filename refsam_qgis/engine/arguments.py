@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from refsam_qgis import __version__
 
@@ -59,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         add(command)
         command.set_defaults(build=build)
-    run = commands.add_parser("run", help="run a job document")
+    run = commands.add_parser("run", help="run a job document, or the job of a report again")
     run.add_argument("job", type=Path, metavar="JOB.json")
     run.set_defaults(build=_read_job)
     worker = commands.add_parser("worker", help="serve jobs as JSON lines on standard input and output")
@@ -194,42 +197,22 @@ def _train_job(arguments: argparse.Namespace) -> TrainJob:
 
 
 def _evaluate_job(arguments: argparse.Namespace) -> EvaluateJob | ProtocolJob:
-    if arguments.protocol is not None:
-        if arguments.folder is None:
+    """Return one of two jobs; an option of the other one would do nothing."""
+    result, protocol = _given(arguments, EvaluateJob), _given(arguments, ProtocolJob)
+    if "protocol" in protocol:
+        if useless := _flags(result.keys() - protocol.keys()):
+            raise RefSAMError("input", f"With --protocol there is no use for {useless}; leave one or the other out.")
+        if "folder" not in protocol:
             raise RefSAMError("input", "A protocol needs its images with masks; add --folder.")
-        return ProtocolJob(
-            folder=arguments.folder,
-            protocol=arguments.protocol,
-            folds=tuple(arguments.folds) if arguments.folds else None,
-            methods=tuple(arguments.methods),
-            model=_model(arguments),
-            shots=arguments.shots,
-            episodes=arguments.episodes,
-            runs=arguments.runs,
-            seed=arguments.seed,
-            support=arguments.support,
-            min_pixels=arguments.min_pixels,
-            report=arguments.report,
-            picture=arguments.picture,
-            table=arguments.table,
+        return ProtocolJob(**{**protocol, "model": _model(arguments)})
+    if useless := _flags((protocol | _given(arguments, ModelOptions)).keys() - result.keys()):
+        raise RefSAMError(
+            "input",
+            f"Without --protocol there is no use for {useless}; add --protocol and --folder, or leave that out.",
         )
-    if arguments.result is None or arguments.truth is None:
+    if not {"result", "truth"} <= result.keys():
         raise RefSAMError("input", "There is nothing to compare; add --result and --truth, or --protocol and --folder.")
-    return EvaluateJob(
-        result=arguments.result,
-        truth=arguments.truth,
-        result_field=arguments.result_field,
-        truth_field=arguments.truth_field,
-        result_classes=tuple(arguments.result_classes),
-        truth_classes=tuple(arguments.truth_classes),
-        gsd=arguments.gsd,
-        tolerance=arguments.tolerance,
-        min_iou=arguments.min_iou,
-        extent=_extent(arguments),
-        report=arguments.report,
-        picture=arguments.picture,
-        table=arguments.table,
-    )
+    return EvaluateJob(**result)
 
 
 def _status_job(arguments: argparse.Namespace) -> StatusJob:
@@ -244,8 +227,13 @@ def _read_job(arguments: argparse.Namespace) -> Job:
         raise RefSAMError("input", f"The job {path} cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise RefSAMError("input", f"The job {path} is not JSON ({error}); correct the file.") from error
-    if not isinstance(document, dict):
-        raise RefSAMError("input", f"The job {path} must be a JSON object with a 'kind'; correct the file.")
+    if isinstance(document, dict) and isinstance(document.get("job"), dict):  # a report
+        document = document["job"]
+    if not isinstance(document, dict) or "kind" not in document:
+        raise RefSAMError(
+            "input",
+            f"'{path}' holds no job; give a JSON object with the 'kind' of a job and its fields, or a report of a run.",
+        )
     return from_dict(document)
 
 
@@ -262,7 +250,18 @@ def _references(arguments: argparse.Namespace) -> ReferenceSource:
 
 
 def _model(arguments: argparse.Namespace) -> ModelOptions:
-    return ModelOptions(arguments.model, arguments.checkpoint, arguments.adapters, arguments.method, arguments.device)
+    return ModelOptions(**_given(arguments, ModelOptions))
+
+
+def _given(arguments: argparse.Namespace, cls: type[Any]) -> dict[str, Any]:
+    """Return the fields of a job, or of a part of one, of which the arguments tell."""
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
+    return {field.name: given[field.name] for field in fields(cls) if field.name in given}
+
+
+def _flags(names: Iterable[str]) -> str:
+    """Return fields as the flags that name them."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
 
 
 def _raster(arguments: argparse.Namespace) -> RasterOptions:
@@ -288,13 +287,16 @@ def _extent(arguments: argparse.Namespace) -> tuple[float, float, float, float] 
     return tuple(arguments.extent) if arguments.extent else None
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=MODELS, default=ModelOptions.model)
+def _add_model(parser: argparse.ArgumentParser, adapters: bool = True, method: bool = True) -> None:
+    """Add the options of the model; `adapters` and `method` only for commands on which they have a bearing."""
+    group = parser.add_argument_group("model", argument_default=argparse.SUPPRESS)
+    group.add_argument("--model", choices=MODELS)
     group.add_argument("--checkpoint", help="SAM checkpoint (.pth); the compact model brings its own")
-    group.add_argument("--adapters", help="trained VCP and DTA adapters (.safetensors)")
-    group.add_argument("--method", choices=METHODS, default=ModelOptions.method)
-    group.add_argument("--device", default=ModelOptions.device, help=f"{', '.join(DEVICES)}, or cuda:1, …")
+    if adapters:
+        group.add_argument("--adapters", help="trained VCP and DTA adapters (.safetensors)")
+    if method:
+        group.add_argument("--method", choices=METHODS)
+    group.add_argument("--device", help=f"{', '.join(DEVICES)}, or cuda:1, …")
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
@@ -308,7 +310,7 @@ def _add_raster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=float, default=RasterOptions.overlap, help="percent of a tile, 0 to 50")
 
 
-def _add_extent(parser: argparse.ArgumentParser) -> None:
+def _add_extent(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--extent", type=float, nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
 
 
@@ -407,7 +409,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     _add_raster(parser)
     _add_polygons(parser)
     _add_object_outputs(parser)
-    _add_model(parser)
+    _add_model(parser, adapters=False, method=False)
 
 
 def _add_everything(parser: argparse.ArgumentParser) -> None:
@@ -420,7 +422,7 @@ def _add_everything(parser: argparse.ArgumentParser) -> None:
     _add_extent(parser)
     _add_polygons(parser)
     _add_object_outputs(parser)
-    _add_model(parser)
+    _add_model(parser, adapters=False, method=False)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -438,33 +440,34 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation", type=float, default=TrainJob.validation, help="share of the scenes")
     parser.add_argument("--patience", type=int, default=TrainJob.patience, help="looks without gain; 0 is endless")
     parser.add_argument("--curve", help="PNG of the loss and validation curves")
-    _add_model(parser)
+    _add_model(parser, method=False)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    result = parser.add_argument_group("a result against the truth")
+    """Add the options of two jobs; those that are not given stay away, so that it shows which were."""
+    result = parser.add_argument_group("a result against the truth", argument_default=argparse.SUPPRESS)
     result.add_argument("--result", help="polygons, or raster of class ids")
     result.add_argument("--truth", help="polygons, or raster of class ids")
     result.add_argument("--result-field", help="attribute of result polygons that holds the class")
     result.add_argument("--truth-field", help="attribute of truth polygons that holds the class")
-    result.add_argument("--result-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
-    result.add_argument("--truth-classes", nargs="+", default=[], metavar="NAME", help="names of class ids 1, 2, …")
-    result.add_argument("--gsd", type=float, default=EvaluateJob.gsd, help="metres, for two vector files")
-    result.add_argument("--tolerance", type=float, default=EvaluateJob.tolerance, help="pixels between boundaries")
-    result.add_argument("--min-iou", type=float, default=EvaluateJob.min_iou, help="of an object found, 0 to 1")
-    _add_extent(parser)
-    protocol = parser.add_argument_group("methods by few-shot episodes")
+    result.add_argument("--result-classes", nargs="+", metavar="NAME", help="names of class ids 1, 2, …")
+    result.add_argument("--truth-classes", nargs="+", metavar="NAME", help="names of class ids 1, 2, …")
+    result.add_argument("--gsd", type=float, help="metres, for two vector files")
+    result.add_argument("--tolerance", type=float, help="pixels between boundaries")
+    result.add_argument("--min-iou", type=float, help="of an object found, 0 to 1")
+    _add_extent(result)
+    protocol = parser.add_argument_group("methods by few-shot episodes", argument_default=argparse.SUPPRESS)
     protocol.add_argument("--protocol", choices=PROTOCOLS, help="where the episodes come from")
     protocol.add_argument("--folder", help="the data set as it is published, or images with masks")
     protocol.add_argument("--folds", type=int, nargs="+", metavar="FOLD", help="from 0 (default: all)")
-    protocol.add_argument("--methods", nargs="+", choices=PROTOCOL_METHODS, default=list(ProtocolJob.methods))
-    protocol.add_argument("--shots", type=int, default=ProtocolJob.shots, help="references of an episode")
-    protocol.add_argument("--episodes", type=int, default=ProtocolJob.episodes, help="of each run and fold")
-    protocol.add_argument("--runs", type=int, default=ProtocolJob.runs, help="episode lists")
-    protocol.add_argument("--seed", type=int, default=ProtocolJob.seed, help="from which each run draws its own")
-    protocol.add_argument("--support", choices=SUPPORTS, default=ProtocolJob.support, help="marks of the references")
+    protocol.add_argument("--methods", nargs="+", choices=PROTOCOL_METHODS)
+    protocol.add_argument("--shots", type=int, help="references of an episode")
+    protocol.add_argument("--episodes", type=int, help="of each run and fold")
+    protocol.add_argument("--runs", type=int, help="episode lists")
+    protocol.add_argument("--seed", type=int, help="from which each run draws its own")
+    protocol.add_argument("--support", choices=SUPPORTS, help="marks of the references")
     protocol.add_argument("--min-pixels", type=int, help="of a class that is present (default: the protocol's own)")
     parser.add_argument("--picture", help="PNG of the confusion matrix, or of the best, median and worst episodes")
     parser.add_argument("--table", help="CSV, one row a class or a method")
     parser.add_argument("--report", help="JSON to write")
-    _add_model(parser)
+    _add_model(parser, method=False)

@@ -15,12 +15,13 @@ from rasterio.windows import Window
 
 from refsam_qgis import __version__
 
+from .earlier_report import read_report
 from .errors import JobCancelled, RefSAMError
 from .events import Reporter, check_cancelled
 from .failures import explain
 from .fingerprint import fingerprint, is_stamped, raster_identity, references_identity
 from .folder_rasters import FolderRaster, find_rasters
-from .folder_results import check_results, discard, earlier_results, read_report
+from .folder_results import check_results, discard, earlier_results
 from .job import FolderJob, SegmentJob, SegmentOutputs
 from .models.weight_files import identify_model
 from .rasters.outputs import OutputFiles, disk_errors

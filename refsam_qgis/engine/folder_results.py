@@ -20,16 +20,6 @@ from .rasters.outputs import side_files
 from .rasters.writers import LAYER, PROBABILITY_NODATA
 
 
-def read_report(path: str) -> dict[str, Any]:
-    """Return a report, empty if there is none or it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            report = json.load(stream)
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
 def check_results(raster: FolderRaster, probability: bool, parts: Collection[str], report: Mapping[str, Any]) -> None:
     """Raise if a result would replace what is not RefSAM's to replace.
 

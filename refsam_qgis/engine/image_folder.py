@@ -108,7 +108,7 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
         raise RefSAMError("input", f"'{folder / CLASSES}' names no class beside background; add one.")
-    masks = sorted(folder.glob(f"*{_MASK_SUFFIX}"))
+    masks = _masks(folder)
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
     known = [value in names or value in ignored for value in range(256)]
@@ -123,6 +123,16 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
         _check_mask(mask, np.array(known))
         samples += cut_samples(_find_image(mask), mask, decode, wanted, crop, min_pixels)
     return ImageFolder(wanted, tuple(samples), decode)
+
+
+def labelled_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that `scan_folder` reads, in the order of their names.
+
+    Raises:
+        RefSAMError: With code ``input`` if a mask has no image.
+    """
+    masks = _masks(folder)
+    return sorted([folder / CLASSES, *masks, *map(_find_image, masks)])
 
 
 def cut_samples(
@@ -196,6 +206,10 @@ def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
         raise RefSAMError(
             "input", f"'{path}' has more than 8 bits a band; stretch its contrast and export it as 8-bit."
         )
+
+
+def _masks(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{_MASK_SUFFIX}"))
 
 
 def _find_image(mask: Path) -> Path:

@@ -8,6 +8,7 @@ this module too.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
@@ -183,6 +184,7 @@ class SegmentJob:
     origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _rectangle("extent", self.extent)
         _range("threshold", self.threshold, 0, 1)
         _range("separate", self.separate, 0, 1)
 
@@ -352,6 +354,7 @@ class EverythingJob:
     origin: Optional[str] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _rectangle("extent", self.extent)
         _range("points_per_side", self.points_per_side, 1, 128)
         for name in ("min_predicted_iou", "min_stability", "max_overlap"):
             _range(name, getattr(self, name), 0, 1)
@@ -462,6 +465,7 @@ class EvaluateJob:
         _range("gsd", self.gsd, 0, float("inf"))
         _range("tolerance", self.tolerance, 0, 100)
         _range("min_iou", self.min_iou, 0, 1)
+        _rectangle("extent", self.extent)
 
 
 PROTOCOLS = ("folder", "isaid5i", "loveda2i", "coco20i")
@@ -620,3 +624,15 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 def _range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise RefSAMError("input", f"{name.capitalize()} {value} is out of range; use {low} to {high}.")
+
+
+def _rectangle(name: str, bounds: Optional[tuple[float, float, float, float]]) -> None:
+    if bounds is None:
+        return
+    xmin, ymin, xmax, ymax = bounds
+    if not (all(map(math.isfinite, bounds)) and xmin <= xmax and ymin <= ymax):
+        values = " ".join(f"{value:.15g}" for value in bounds)
+        raise RefSAMError(
+            "input",
+            f"{name.capitalize()} {values} is no rectangle; use finite numbers in the order xmin ymin xmax ymax.",
+        )

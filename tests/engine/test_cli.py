@@ -12,7 +12,7 @@ from refsam_qgis.engine import runner
 from refsam_qgis.engine.arguments import build_parser, job_from_arguments
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.events import check_cancelled
-from refsam_qgis.engine.job import ModelOptions, ProtocolJob, SegmentJob, TrainJob, to_dict
+from refsam_qgis.engine.job import EvaluateJob, ModelOptions, ProtocolJob, SegmentJob, TrainJob, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENT = ["segment", "--input", "a.tif", "--references", "r.gpkg", "--polygons", "out.gpkg"]
@@ -62,6 +62,55 @@ def test_every_field_of_a_protocol_job_has_a_flag():
         parse("evaluate", "--protocol", "isaid5i")
 
 
+def test_every_field_of_an_evaluate_job_has_a_flag():
+    job = parse(
+        "evaluate", "--result", "r.gpkg", "--truth", "t.tif", "--result-field", "c", "--truth-field", "d",
+        "--result-classes", "a", "b", "--truth-classes", "e", "--gsd", "0.5", "--tolerance", "3", "--min-iou", "0.4",
+        "--extent", "0", "1", "2", "3", "--report", "r.json", "--picture", "p.png", "--table", "t.csv",
+    )  # fmt: skip
+    assert job == EvaluateJob(
+        "r.gpkg", "t.tif", "c", "d", ("a", "b"), ("e",), 0.5, 3.0, 0.4, (0.0, 1.0, 2.0, 3.0), "r.json", "p.png", "t.csv"
+    )
+    assert parse("evaluate", "--result", "r.gpkg", "--truth", "t.tif") == EvaluateJob("r.gpkg", "t.tif")
+
+
+RESULT, PROTOCOL = ["--result", "r.gpkg", "--truth", "t.gpkg"], ["--protocol", "folder", "--folder", "f"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([*RESULT, "--model", "vit_h", "--device", "cuda"], "Without --protocol .* --device, --model; add --protocol"),
+        ([*RESULT, "--shots", "1"], "Without --protocol .* --shots;"),  # also where it is the default
+        (["--folder", "f"], "add --protocol"),
+        ([*PROTOCOL, *RESULT], "With --protocol .* --result, --truth;"),
+        ([*PROTOCOL, "--extent", "0", "1", "2", "3", "--min-iou", "0.5"], "With --protocol .* --extent, --min-iou;"),
+        (RESULT[:2], "nothing to compare"),
+        ([], "nothing to compare"),
+    ],
+)
+def test_options_of_the_other_evaluation_are_refused(arguments, named):
+    with pytest.raises(RefSAMError, match=named):
+        parse("evaluate", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (["prompts", "--input", "a.tif", "--points", "p.gpkg", "--polygons", "o.gpkg"], ("--adapters", "--method")),
+        (["everything", "--input", "a.tif", "--polygons", "o.gpkg"], ("--adapters", "--method")),
+        (["train", "--output", "a.safetensors"], ("--method",)),
+    ],
+)
+def test_an_option_without_a_bearing_is_wrong_usage(capsys, command, options):
+    job = parse(*command, "--model", "vit_b", "--checkpoint", "c.pth", "--device", "cpu")
+    assert job.model == ModelOptions("vit_b", "c.pth", device="cpu")
+    for option in options:
+        with pytest.raises(SystemExit, match="2"):
+            parse(*command, option, "virefsam")
+        assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
 def test_a_protocol_without_its_files_is_one_sentence(tmp_path, capsys):
     for protocol, missing in (
         ("isaid5i", "instance_color_RGB.png"),
@@ -83,6 +132,21 @@ def test_a_job_document_runs_the_same_job(tmp_path):
     path = tmp_path / "größe job.json"
     path.write_text(json.dumps(to_dict(job)), encoding="utf-8")
     assert parse("run", str(path)) == job
+
+
+def test_a_report_runs_its_job_again(tmp_path):
+    job = parse(*SEGMENT)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"refsam": "1", "job": to_dict(job), "result": {"object_count": 3}}))
+    assert parse("run", str(path)) == job
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"protocol": "folder", "methods": {}}', '{"job": {"input": "a.tif"}}'])
+def test_a_file_without_a_job_is_named(tmp_path, text):
+    path = tmp_path / "figures.json"
+    path.write_text(text)
+    with pytest.raises(RefSAMError, match=r"figures\.json' holds no job; give a JSON object with the 'kind'"):
+        parse("run", str(path))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"kind": "dance"}', '{"kind": "segment"}'])

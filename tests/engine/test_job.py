@@ -66,6 +66,13 @@ def test_what_a_job_was_made_from_makes_no_other_job():
         ({"references": {"vector": "r", "refset": "s"}}, "reference set"),
         ({"polygons": {"simplify": -1}}, "simplify|Simplify"),
         ({"extent": [0, 1, 2]}, "extent"),
+        (
+            {"extent": [float("nan"), 0, 10, 10]},
+            "Extent nan 0 10 10 is no rectangle; use finite numbers in the order",
+        ),
+        ({"extent": [0, 0, float("inf"), 10]}, "Extent 0 0 inf 10 is"),
+        ({"extent": [10, 0, 0.5, 10]}, "Extent 10 0 0.5 10 is"),
+        ({"extent": [0, 10, 10, 0]}, "Extent 0 10 10 0 is"),
         ({"raster": {"bands": "123"}}, "bands"),
         ({"colour": 1}, "colour"),
         ({"kind": None}, "kind"),
@@ -76,6 +83,15 @@ def test_a_wrong_value_is_named(change, named):
     with pytest.raises(RefSAMError, match=named) as caught:
         from_dict(document)
     assert caught.value.code == "input"
+
+
+@pytest.mark.parametrize(
+    "job", [EverythingJob("a.tif"), EvaluateJob("a.gpkg", "b.tif")], ids=["everything", "evaluate"]
+)
+def test_every_extent_is_a_rectangle(job):
+    with pytest.raises(RefSAMError, match="Extent 1 0 0 1 is no rectangle"):
+        from_dict({**to_dict(job), "extent": [1, 0, 0, 1]})
+    assert from_dict({**to_dict(job), "extent": [1, 2, 1, 2]}).extent == (1, 2, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``refsam:trainadapters`` inside QGIS; training itself is tested with the engine."""
 
+import json
 import shutil
 
 import pytest
@@ -114,6 +115,17 @@ def test_adapters_to_start_from_are_not_replaced(train, jobs, tmp_path):
     with pytest.raises(QgsProcessingException, match="both ADAPTERS and ADAPTERS_OUT"):
         train(ADAPTERS=str(start), ADAPTERS_OUT=str(start))
     assert jobs == []
+
+
+def test_the_card_does_not_replace_the_labels(train, jobs, tmp_path):
+    labels = tmp_path / "pools.json"
+    polygon = {"type": "Polygon", "coordinates": [[[0, 0], [0, 1], [1, 1], [0, 0]]]}
+    feature = {"type": "Feature", "properties": {}, "geometry": polygon}
+    labels.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    content = labels.read_bytes()
+    with pytest.raises(QgsProcessingException, match=r"pools\.json' is no card of adapters"):
+        train(LABELS=str(labels), ADAPTERS_OUT=str(tmp_path / "pools.safetensors"))
+    assert jobs == [] and labels.read_bytes() == content
 
 
 def test_a_real_run(train, untrained_checkpoint, engine_python, tmp_path):

@@ -273,10 +273,16 @@ def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent 
         return Window(0, 0, grid.width, grid.height), None
     bounds = job.extent
     if truth.crs is not None and grid.crs is not None and truth.crs != grid.crs:
+        outside = RefSAMError(
+            "input",
+            f"The extent cannot be transformed into {grid.crs.to_string()}; choose one that overlaps '{job.truth}'.",
+        )
         try:
             bounds = transform_bounds(truth.crs, grid.crs, *job.extent)
         except RasterioError as error:
-            raise RefSAMError("input", f"The extent cannot be transformed into {grid.crs.to_string()}.") from error
+            raise outside from error
+        if not all(map(math.isfinite, bounds)):
+            raise outside
     extent = Extent(bounds, grid.transform)
     window = extent.window(grid.width, grid.height)
     if window is None:

@@ -120,10 +120,11 @@ class Extent:
         xmin, ymin, xmax, ymax = self.bounds
         corners = np.array([~self.transform * (x, y) for x in (xmin, xmax) for y in (ymin, ymax)])
         # Sides through the centres of pixels carry rounding errors; no row may be gained or lost by them.
-        low = np.ceil(np.round(corners.min(axis=0) - 0.5, 6)).astype(int)
-        high = np.floor(np.round(corners.max(axis=0) - 0.5, 6)).astype(int) + 1
-        left, top = max(0, int(low[0])), max(0, int(low[1]))
-        right, bottom = min(width, int(high[0])), min(height, int(high[1]))
+        low = np.ceil(np.round(corners.min(axis=0) - 0.5, 6))
+        high = np.floor(np.round(corners.max(axis=0) - 0.5, 6)) + 1
+        # Limited before they become integers, for which they may be too large.
+        left, top = (int(side) for side in np.clip(low, 0, (width, height)))
+        right, bottom = (int(side) for side in np.clip(high, 0, (width, height)))
         return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
 
     def contains(self, window: Window) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RefSAMError
-from ..rasters.outputs import disk_errors
+from ..rasters.outputs import OutputFiles, disk_errors
 from .small_state import enlarge, halve, shrink
 
 GRADIENT_CLIP = 1.0
@@ -22,6 +23,8 @@ SAVE_SECONDS = 120.0
 """How much work an interruption may cost."""
 PARTS = {"settings", "weights", "optimiser", "step", "record"}
 """What a saved state holds."""
+STATE = "state"
+"""Name of the only output."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,18 @@ class TrainingState:
         self._optimiser = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         )
-        if self.path.is_file():
+        if self.path.exists():
             self._take_up(self._read())
+
+    def discard(self) -> None:
+        """Delete a saved state if there is one.
+
+        Raises:
+            RefSAMError: With code ``input`` when what is there is no state or a damaged one.
+        """
+        if self.path.exists():
+            self._read()
+            self.path.unlink()
 
     def optimise(self, loss: Tensor, schedule: Schedule) -> None:
         """Take one optimiser step, and save when it is time."""
@@ -114,13 +127,14 @@ class TrainingState:
             "step": self.step,
             "record": self.record,
         }
-        aside = self.path.with_suffix(".part")
-        with disk_errors(str(self.path)):
-            with open(aside, "wb") as stream:
-                torch.save(document, stream)
+        content = io.BytesIO()  # written to a file, torch makes an error of its own of a full disk
+        torch.save(document, content)
+        with OutputFiles({STATE: str(self.path)}, {STATE: (self.path.suffix,)}, []) as outputs:
+            with disk_errors(str(self.path)), open(str(outputs[STATE]), "wb") as stream:
+                stream.write(content.getbuffer())
                 stream.flush()
                 os.fsync(stream.fileno())  # after a power cut, a file renamed before it was on the disk may be empty
-            os.replace(aside, self.path)
+            outputs.commit()
         self._saved_at = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
@@ -132,8 +146,8 @@ class TrainingState:
         except Exception as error:  # torch.load fails in many ways on a foreign file; all mean the same to a user
             raise RefSAMError(
                 "input",
-                f"'{self.path}' is no state of a training, or a damaged one; delete it, or start anew instead of "
-                "resuming.",
+                f"'{self.path}' is no state of a training, or a damaged one; delete it, or move it if it is another "
+                "program's.",
             ) from error
         document: dict[str, Any] = saved
         return document

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..earlier_report import card_path
 from ..events import Reporter, check_cancelled
 from ..fingerprint import fingerprint, raster_identity
+from ..image_folder import labelled_files
 from ..job import ModelOptions, TrainJob
 from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
@@ -80,9 +82,8 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     """
     clock = Clock()
     output = Path(job.output)
-    paths = {"adapters": job.output, "card": str(output.with_suffix(".json")), "curve": job.curve}
-    inputs = [*files_of(job.rasters), *([job.labels] if job.labels else []), *job.model.files()]
-    outputs = OutputFiles(paths, SUFFIXES, inputs)
+    paths = {"adapters": job.output, "card": card_path(job.output), "curve": job.curve}
+    outputs = OutputFiles(paths, SUFFIXES, _files_read(job))
     device = choose_device(job.model.device)
     reporter.progress(0.0, "Reading the scenes")
     data = _read_data(job, reporter)
@@ -92,7 +93,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     model = _starting_model(job.model).to(device)
     state = TrainingState(output.with_suffix(".state"))
     if not job.resume:
-        state.path.unlink(missing_ok=True)
+        state.discard()
     window = WINDOW if device.type != "cpu" else CPU_WINDOW
     draws = EpisodeConfig(steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed)
     warmup = min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps)))
@@ -265,6 +266,12 @@ class _Run:
         return elapsed
 
 
+def _files_read(job: TrainJob) -> list[str]:
+    folder = [] if job.folder is None else labelled_files(Path(job.folder))
+    labels = [] if job.labels is None else [job.labels]
+    return [*files_of(job.rasters), *labels, *map(str, folder), *job.model.files()]
+
+
 def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
     scenes: list[Scene] = []
     identity: list[Any] = [job.folder, job.generated]
@@ -278,7 +285,7 @@ def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
     if job.folder is not None:
         folder = Path(job.folder)
         scenes += [place for place in read_places(folder).values() if place.class_names()]
-        identity += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.iterdir())]
+        identity += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in labelled_files(folder)]
     training, validation = split_places(scenes, job.validation, job.seed)
     if scenes and job.validation and not validation:
         reporter.log(
@@ -286,7 +293,8 @@ def _read_data(job: TrainJob, reporter: Reporter) -> _Data:
             "steps and the last weights are written."
         )
     elif scenes:
-        reporter.log(f"{len(training)} scenes train; validated on {', '.join(place.name for place in validation)}.")
+        names = ", ".join(place.name for place in validation) or "none"
+        reporter.log(f"Scenes that train: {len(training)}; that validate: {names}.")
     share = (REAL_SHARE if job.generated else 1.0) if scenes else 0.0
     return _Data(training, validation, share, identity)
 

@@ -19,7 +19,7 @@ from refsam_qgis.engine.evaluation import evaluate
 from refsam_qgis.engine.evaluation.evaluate import run_evaluate
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import EvaluateJob
-from tests.engine.stand_ins import HALF_METRE, Recorder
+from tests.engine.stand_ins import HALF_METRE, UTM, Recorder
 
 NAMES = ("road", "Building ")
 
@@ -329,6 +329,10 @@ def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
     assert record["miou"] == 1 and record["grid"]["pixels_compared"] == 400
     with pytest.raises(RefSAMError, match=r"holds no pixel of .*; choose an extent that overlaps both"):
         compare(result=result, truth=truth, extent=(0, 0, 1, 1))
+    square = gpd.GeoSeries([corners(10, 10, 20, 20)], crs=UTM).to_crs(4326)
+    degrees = write_vector(list(square), "degrees.gpkg", crs="EPSG:4326")
+    with pytest.raises(RefSAMError, match=r"extent cannot be transformed into EPSG:32640; choose one that overlaps"):
+        compare(result=result, truth=degrees, extent=(-1e9, -1e9, 1e9, 1e9))
 
 
 def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_vector):

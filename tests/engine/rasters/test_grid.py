@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from rasterio.transform import Affine, from_origin
@@ -69,6 +71,10 @@ def test_extent_takes_pixels_whose_centres_lie_in_it(transform):
     assert Extent((0, 0, 1, 1), transform).window(100, 100) is None
     everywhere = (bounds[0] - 50, bounds[1] - 50, bounds[2] + 50, bounds[3] + 50)
     assert Extent(everywhere, transform).window(100, 80) == Window(0, 0, 100, 80)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert Extent((-1e300, -1e300, 1e300, 1e300), transform).window(100, 90) == Window(0, 0, 100, 90)
+        assert Extent((1e300, 0, 2e300, 1), transform).window(100, 90) is None
 
 
 @pytest.mark.parametrize("side", [0.1, 0.3, 0.7])

@@ -144,7 +144,9 @@ def test_training_that_helps_nothing_leaves_the_start(make_job, monkeypatch, wei
 
 def test_without_validation_the_last_weights_are_written(make_job, weights):
     job = make_job(steps=1, validation=0.0)
-    result = run(job)
+    recorder = Recorder()
+    result = run(job, recorder)
+    assert "Scenes that train: 4; that validate: none." in recorder.messages
     assert result["best_step"] is None and result["scenes"]["validation"] == []
     assert not same_weights(job.output, load_file(weights / "start.safetensors"))
 
@@ -213,6 +215,14 @@ def test_a_state_of_other_data_is_refused_or_thrown_away(make_job, write_vector)
     assert run(make_job(**changed, resume=False))["steps"] == 2
 
 
+def test_starting_anew_deletes_no_file_of_another_program(make_job):
+    job = make_job(steps=1, validation=0.0, resume=False)
+    Path(job.output).with_suffix(".state").write_text("my notes")
+    with pytest.raises(RefSAMError, match=r"a\.state' is no state of a training"):
+        run(job)
+    assert Path(job.output).with_suffix(".state").read_text() == "my notes"
+
+
 def test_a_raster_named_twice_is_learned_from_once(make_job, tmp_path):
     """It would validate what it has trained."""
     once = make_job(steps=1)
@@ -239,3 +249,54 @@ def test_outputs_never_replace_inputs(make_job):
         run(TrainJob(job.model.adapters, model=job.model, rasters=job.rasters, labels=job.labels))
     with pytest.raises(RefSAMError, match="must end in"):
         run(TrainJob(job.output + ".bin", model=job.model))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"type": "FeatureCollection"}', '{"refsam": "1", "job": {"kind": "segment"}}', "["]
+)
+def test_the_card_replaces_no_file_but_a_card(make_job, content):
+    """Nobody is asked about it; it may be the very labels."""
+    job = make_job(steps=1, validation=0.0)
+    card = Path(job.output).with_suffix(".json")
+    card.write_text(content)
+    with pytest.raises(RefSAMError, match=r"a\.json' is no card of adapters"):
+        run(job)
+    assert files(job) == ["a.json"] and card.read_text() == content
+    card.unlink()
+    run(job)
+    assert run(job)["card"] == str(card)  # a card gives way to the next
+
+
+@pytest.fixture
+def labelled(tmp_path, weights):
+    """A folder of two labelled scenes, and a job that learns from them and writes among them."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    (folder / "classes.json").write_text('{"0": "background", "1": "roof"}')
+    for name in "ab":
+        Image.fromarray(painted(96, 96, [(slice(30, 60), slice(30, 60), RED)]).transpose(1, 2, 0)).save(
+            folder / f"{name}.png"
+        )
+        mask = Image.new("L", (96, 96))
+        mask.paste(1, (30, 30, 60, 60))
+        mask.save(folder / f"{name}_mask.png")
+    model = ModelOptions(checkpoint=str(weights / "sam.pth"), device="cpu")
+    return TrainJob(str(folder / "new.safetensors"), folder=str(folder), generated=False, model=model, steps=2, batch=1)
+
+
+def test_no_output_replaces_a_file_of_the_labelled_folder(labelled):
+    folder = Path(labelled.folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RefSAMError, match=r"classes\.json' is no card"):
+        run(replace(labelled, output=str(folder / "classes.safetensors")))
+    with pytest.raises(RefSAMError, match=r"b\.png' is also an input"):
+        run(replace(labelled, curve=str(folder / "b.png")))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_cancelled_run_goes_on_among_the_labelled_images(labelled):
+    """What it wrote there itself is no other data."""
+    with pytest.raises(JobCancelled):
+        run(labelled, CancelAt("Training, loss"))
+    assert run(labelled)["steps"] == 2
+    assert run(labelled)["steps"] == 2

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,11 +93,22 @@ def test_a_damaged_or_foreign_state_is_named_and_stays(tmp_path, damage):
     else:
         path.write_bytes({"empty": b"", "cut off": whole[: len(whole) // 2], "text": b"my notes"}[damage])
     content = path.read_bytes()
-    with pytest.raises(
-        RefSAMError, match=r"a\.state' is no state of a training, or a damaged one; delete it"
-    ) as caught:
-        begin(path)
-    assert caught.value.code == "input" and path.read_bytes() == content
+    for meet in (begin, lambda path: TrainingState(path).discard()):
+        with pytest.raises(
+            RefSAMError, match=r"a\.state' is no state of a training, or a damaged one; delete it"
+        ) as caught:
+            meet(path)
+        assert caught.value.code == "input" and path.read_bytes() == content
+
+
+def test_a_state_is_discarded_and_saved_beside_files_of_other_programs(tmp_path):
+    path, other = tmp_path / "a.state", tmp_path / "a.part"
+    other.write_text("half of a download")
+    begin(path).save()
+    assert sorted(tmp_path.iterdir()) == [other, path] and other.read_text() == "half of a download"
+    TrainingState(path).discard()
+    TrainingState(path).discard()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_a_state_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -106,6 +119,32 @@ def test_a_state_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     begin(path).save()
     assert done == [("on the disk", False, path.stat().st_size)]
     assert begin(path).step == 0
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_earlier_state(tmp_path):
+    """A limit on the file size stands for the full disk."""
+    path = tmp_path / "a.state"
+    begin(path).save()
+    before = path.read_bytes()
+    script = f"""
+import resource, sys
+from pathlib import Path
+import torch
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.training.state import TrainingState
+state, model = TrainingState(Path(r"{path}")), torch.nn.Linear(2, 1)
+state.begin(list(model.parameters()), model, 0.0, {{"steps": 1}})
+state.record["best_weights"] = torch.zeros(100_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    state.save()
+except RefSAMError as error:
+    sys.exit(0 if error.code == "disk" else 3)
+sys.exit(4)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
 
 
 def test_pretraining_lowers_its_loss(tmp_path):
