@@ -499,6 +499,48 @@ def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo)
     assert run_folder(asked, Recorder(), Loads())["failed"] == 1
 
 
+def test_a_report_of_other_files_vouches_for_none_of_its_name(references, few, tmp_path):
+    """Of a run on the raster alone, whose polygons have another name: the user's own have that of the report."""
+    out = tmp_path / "out"
+    out.mkdir()
+    outputs = SegmentOutputs(polygons=str(out / "a_found.gpkg"), report=str(out / "a.json"))
+    run_segment(SegmentJob(str(few / "a.tif"), references, outputs, raster=READING), Recorder(), Loads())
+    theirs = Path(shutil.copy(references.vector, out / "a.gpkg"))
+    content = theirs.read_bytes()
+    result = run_folder(job(references, few), Recorder(), Loads())
+    reasons = {entry["source"]: entry["reason"] for entry in result["failures"]}
+    assert f"'{theirs}' is not RefSAM's" in reasons["a.tif"]
+    assert theirs.read_bytes() == content
+
+
+def test_a_report_of_a_failure_vouches_for_itself_alone(references, few, tmp_path):
+    whole = (few / "a.tif").read_bytes()
+    damage(few / "a.tif")
+    run_folder(job(references, few), Recorder(), Loads())
+    theirs = Path(shutil.copy(references.vector, tmp_path / "out" / "a.gpkg"))
+    content = theirs.read_bytes()
+    (few / "a.tif").write_bytes(whole)
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (0, 2, 2) and theirs.read_bytes() == content
+    theirs.unlink()
+    assert run_folder(job(references, few), Recorder(), Loads())["done"] == 1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_of_what_a_report_lists_the_damaged_is_replaced_and_the_users_is_not(references, few, tmp_path, moved):
+    run_folder(job(references, few), Recorder(), Loads())
+    out = tmp_path / "out"
+    if moved:
+        out = out.rename(tmp_path / "elsewhere")
+    (out / "a.gpkg").write_bytes((out / "a.gpkg").read_bytes()[:5000])
+    shutil.copy(references.vector, out / "b 影.gpkg")
+    content = (out / "b 影.gpkg").read_bytes()
+    asked = job(references, few, output_folder=str(out), redo=True)
+    result = run_folder(asked, Recorder(), Loads())
+    assert {entry["source"] for entry in result["failures"]} == {"b 影.tif", "foreign.tif"}
+    assert (out / "b 影.gpkg").read_bytes() == content and len(gpd.read_file(out / "a.gpkg")) == 2
+
+
 def damage(raster):
     """Its head stays, so it opens; its pixels cannot be read."""
     size = os.path.getsize(raster)
