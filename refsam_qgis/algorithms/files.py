@@ -116,6 +116,12 @@ def unusable_sink(values: Values) -> str:
     return ""
 
 
+def chosen_file(values: Values, name: str) -> str | None:
+    """Return the file that an output is written to, if that is one of the user's choice."""
+    place = _output_place(values, name)
+    return None if place is None or not isinstance(place.store, Path) else str(place.store)
+
+
 def warn_if_temporary(name: str, path: str, feedback: QgsProcessingFeedback) -> None:
     """Say that a run cannot go on from an output, beside which the engine keeps how far it came.
 

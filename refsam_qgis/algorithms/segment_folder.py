@@ -21,7 +21,7 @@ from qgis.core import (
 from ..engine.job import FolderJob
 from ..host.qgis_compat import FOLDER, RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, warn_if_temporary
+from .files import chosen_file, not_a_file, warn_if_temporary
 from .parameters import decision, model, polygons, raster, references
 from .styles import PolygonStyle, style_when_loaded
 from .values import Values
@@ -182,6 +182,7 @@ class SegmentFolder(RefSAMAlgorithm):
             recursive=values.flag(self.RECURSIVE),
             inputs=self._rasters,
             merged=merged,
+            further_tables=tuple(filter(None, (chosen_file(values, name) for name in (self.OUTPUT, self.FAILURES)))),
             probability=values.flag(self.PROBABILITY_RASTERS),
             redo=values.flag(self.REDO),
             model=model.read(values),

@@ -17,7 +17,7 @@ from .events import Reporter
 from .folder_rasters import FolderRaster
 from .rasters.georeference import open_raster
 from .rasters.outputs import side_files
-from .rasters.writers import LAYER, PROBABILITY_NODATA
+from .rasters.writers import FOUND_COLUMNS, LAYER, PROBABILITY_NODATA
 
 
 def read_report(path: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _is_layer(path: str) -> bool:
         fields = pyogrio.read_info(path, layer=LAYER)["fields"]
     except (DataLayerError, DataSourceError):
         return False
-    return {"object_id", "class_id", "score", "area_m2"} <= set(fields)
+    return set(FOUND_COLUMNS) <= set(fields)
 
 
 def _is_torn(path: str) -> bool:

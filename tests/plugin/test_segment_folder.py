@@ -125,6 +125,15 @@ def test_polygons_and_failures_arrive(segment, jobs, feedback, raster, context, 
     assert feedback.warnings[1:] == told  # the first is about the temporary folder
 
 
+def test_the_engine_knows_where_the_layers_go(segment, jobs, references_path, tmp_path):
+    """A raster's own result may have that name, which the engine alone can tell."""
+    table = f"ogr:dbname='{references_path}' table=\"found\" (geom)"
+    segment(OUTPUT=table, FAILURES=str(tmp_path / "failed.csv"))
+    assert jobs[0].further_tables == (references_path, str(tmp_path / "failed.csv"))
+    segment(OUTPUT=None)
+    assert jobs[1].further_tables == ()
+
+
 def test_the_layers_are_not_needed(segment, jobs):
     results = segment(OUTPUT=None, FAILURES=None)
     assert "OUTPUT" not in results and "FAILURES" not in results and results["OBJECT_COUNT"] == 1
