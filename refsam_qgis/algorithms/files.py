@@ -196,7 +196,9 @@ def _output_place(values: Values, name: str) -> _Place | None:
         return None
     sink = re.match(r"([A-Za-z]\w+):(?://)?(.*)", value, re.DOTALL)  # a drive of Windows has one letter
     if sink is None:
-        return _Place(_plain(value))
+        path = _plain(value)
+        is_sink = values.algorithm.parameterDefinition(name).type() == "sink"
+        return _Place(path.with_name(f"{path.name}.gpkg") if is_sink and not path.suffix else path)  # as QGIS has it
     provider, source = sink.groups()
     if provider == "ogr" and not QgsDataSourceUri(source).database():
         return _Place(_plain(source))  # without a table QGIS writes into the first one, whatever its name
