@@ -70,6 +70,9 @@ class OutputFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._discard()
+        if isinstance(error, RefSAMError):  # nobody asked for the hidden places that it may name
+            for folder, aside in self._folders.items():
+                error.args = (str(error).replace(str(aside), str(folder)),)
 
     def __getitem__(self, name: str) -> str | None:
         """Return where to write an output for now, or ``None`` if it is left out."""
@@ -174,9 +177,11 @@ def disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except _writing_errors() as error:
+        # The system's words without the file, GDAL's own instead of "see previous exception".
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
         raise RefSAMError(
             "disk",
-            f"'{path}' cannot be written ({error}); free space on its disk, check its permissions and close programs "
+            f"'{path}' cannot be written ({reason}); free space on its disk, check its permissions and close programs "
             "that hold it.",
         ) from error
 
