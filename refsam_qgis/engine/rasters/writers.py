@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pyogrio.raw
 import pyproj
 import rasterio
@@ -23,7 +24,6 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ..errors import RefSAMError
 from ..palette import class_colour
 from .georeference import pyproj_crs
 from .grid import common
@@ -348,14 +348,24 @@ def _write_layer(
     values: list[NDArray[Any]] = [column.astype(COLUMNS.get(name, object)) for name, column in columns.items()]
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        try:
-            pyogrio.raw.write(
-                path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
-                geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
-                promote_to_multi=geometry_type == "MultiPolygon", append=append,
-                VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
-            )  # fmt: skip
-        except DataSourceError as error:
-            raise RefSAMError(
-                "disk", f"'{path}' cannot be written ({error}); free space on its disk and check its permissions."
-            ) from error
+        pyogrio.raw.write(
+            path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
+            geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
+            promote_to_multi=geometry_type == "MultiPolygon", append=append,
+            VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
+        )  # fmt: skip
+        _check_layer(path, len(polygons))
+
+
+def _check_layer(path: str, count: int) -> None:
+    """Raise if a layer lacks some of the features written last: GDAL does not report all that a full disk cut off.
+
+    Raises:
+        OSError: In which case the disk is to blame.
+    """
+    try:
+        is_whole = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"] >= count
+    except (DataLayerError, DataSourceError):
+        is_whole = False
+    if not is_whole:
+        raise OSError("it came out damaged")

@@ -302,3 +302,33 @@ sys.exit(4)
     assert done.stdout.startswith(f"'{tmp_path / 'a.tif'}' cannot be written (")
     assert ".refsam-" not in done.stdout and "previous exception" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+@pytest.mark.parametrize("limit", [10_000, 70_000])
+def test_a_full_disk_does_not_pass_for_a_layer(tmp_path, limit, count):
+    """GDAL is silent on a layer without features and quotes the query that failed on another one."""
+    script = f"""
+import resource, sys
+import numpy as np, shapely
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters.objects import ObjectTable
+from refsam_qgis.engine.rasters.outputs import OutputFiles
+from refsam_qgis.engine.rasters.writers import write_polygons
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+ones = np.ones({count})
+polygons = np.array([shapely.Point(i, i).buffer(1) for i in range({count})], dtype=object)
+table = ObjectTable(polygons, np.arange({count}), ones.astype(np.int32), ones, ones)
+try:
+    with OutputFiles({{"a": r"{tmp_path / "a.gpkg"}"}}, {{"a": (".gpkg",)}}, []) as outputs:
+        write_polygons(outputs["a"], table, ["road"], None)
+        outputs.commit()
+except RefSAMError as error:
+    print(error)
+    sys.exit(0 if error.code == "disk" else 3)
+sys.exit(4)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"'{tmp_path / 'a.gpkg'}' cannot be written (") and "INSERT" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
