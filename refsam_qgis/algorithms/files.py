@@ -102,18 +102,28 @@ def overwritten_input(values: Values, allowed: tuple[str, ...] = ()) -> str:
 
 def unusable_sink(values: Values) -> str:
     """Return a sentence when features have nowhere to go, else nothing; QGIS would notice at the end of the run."""
-    for definition in values.algorithm.parameterDefinitions():
-        place = _output_place(values, definition.name()) if definition.type() == "sink" else None
-        if place is None or not isinstance(place.store, Path):
+    definitions = values.algorithm.parameterDefinitions()
+    made = [chosen_path(values, each.name()) for each in definitions if each.type() == "folderDestination"]
+    for definition in definitions:
+        path = chosen_path(values, definition.name()) if definition.type() == "sink" else None
+        if path is None:
             continue
-        path = place.store
+        folder = path.parent
+        if any(parent in made for parent in (folder, *folder.parents)):  # the run makes it
+            folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if path.suffix and path.suffix[1:].lower() not in VECTOR_FORMATS:
             return f"{definition.name()} '{path}' is of no format that holds the attributes; end it in .gpkg or .csv."
-        if not path.parent.is_dir():
-            return f"Folder '{path.parent}' of {definition.name()} does not exist; create it first."
-        if not all(os.access(part, os.W_OK) for part in (path.parent, path) if part.exists()):
+        if not folder.is_dir():
+            return f"Folder '{folder}' of {definition.name()} does not exist; create it first."
+        if not all(os.access(part, os.W_OK) for part in (folder, path) if part.exists()):
             return f"'{path}' may not be written; choose another place for {definition.name()}."
     return ""
+
+
+def chosen_path(values: Values, name: str) -> Path | None:
+    """Return the file or folder that an output is, or is in, if that is of the user's choice and not on a server."""
+    place = _output_place(values, name)
+    return None if place is None or isinstance(place.store, str) else place.store
 
 
 def warn_if_temporary(name: str, path: str, feedback: QgsProcessingFeedback) -> None:
@@ -186,7 +196,9 @@ def _output_place(values: Values, name: str) -> _Place | None:
         return None
     sink = re.match(r"([A-Za-z]\w+):(?://)?(.*)", value, re.DOTALL)  # a drive of Windows has one letter
     if sink is None:
-        return _Place(_plain(value))
+        path = _plain(value)
+        is_sink = values.algorithm.parameterDefinition(name).type() == "sink"
+        return _Place(path.with_name(f"{path.name}.gpkg") if is_sink and not path.suffix else path)  # as QGIS has it
     provider, source = sink.groups()
     if provider == "ogr" and not QgsDataSourceUri(source).database():
         return _Place(_plain(source))  # without a table QGIS writes into the first one, whatever its name

@@ -21,7 +21,7 @@ from qgis.core import (
 from ..engine.job import FolderJob
 from ..host.qgis_compat import FOLDER, RASTER, TABLE, VECTOR_POLYGON
 from .base import RefSAMAlgorithm
-from .files import not_a_file, warn_if_temporary
+from .files import chosen_path, not_a_file, warn_if_temporary
 from .parameters import decision, model, polygons, raster, references
 from .styles import PolygonStyle, style_when_loaded
 from .values import Values
@@ -174,6 +174,7 @@ class SegmentFolder(RefSAMAlgorithm):
         merged = QgsProcessingUtils.generateTempFilename("polygons.gpkg") if wanted else None
         folder = values.output_file(self.OUTPUT_FOLDER)
         warn_if_temporary(self.OUTPUT_FOLDER, str(folder), feedback)
+        tables = [chosen_path(values, name) for name in (self.OUTPUT, self.FAILURES)]
         job = FolderJob(
             references=self._references.export(values, feedback),
             output_folder=str(folder),
@@ -182,6 +183,7 @@ class SegmentFolder(RefSAMAlgorithm):
             recursive=values.flag(self.RECURSIVE),
             inputs=self._rasters,
             merged=merged,
+            further_tables=tuple(str(path) for path in tables if path is not None),
             probability=values.flag(self.PROBABILITY_RASTERS),
             redo=values.flag(self.REDO),
             model=model.read(values),

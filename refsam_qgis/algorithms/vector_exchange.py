@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qgis.core import (
@@ -32,6 +33,7 @@ from ..host.qgis_compat import (
     STRING_FIELD,
     UNKNOWN_GEOMETRY,
 )
+from .files import chosen_path
 from .values import Values
 
 CLASS_FIELD = "class"
@@ -207,6 +209,9 @@ def _deliver(
     crs: QgsCoordinateReferenceSystem,
 ) -> str | None:
     algorithm, parameters = values.algorithm, values.parameters
+    if (path := chosen_path(values, output)) is not None:
+        with suppress(OSError):  # of which QGIS tells
+            path.parent.mkdir(parents=True, exist_ok=True)  # it may lie in a folder that is an output itself
     sink, destination = algorithm.parameterAsSink(parameters, output, values.context, fields, wkb_type, crs)
     if sink is None:
         if not parameters.get(output):

@@ -174,8 +174,8 @@ def _identify(job: FolderJob, task: _Task, examples: dict[str, Any] | None, comm
 def _parts_read(job: FolderJob, identities: list[dict[str, Any]]) -> set[str]:
     """Return the real paths of all files that the rasters consist of, none of which a table may replace."""
     parts = {os.path.realpath(stamp[0]) for identity in identities for stamp in identity.get("files", [])}
-    for path in (job.merged, job.failures):
-        if path is not None and os.path.realpath(path) in parts:
+    for path in job.tables():
+        if os.path.realpath(path) in parts:
             raise RefSAMError("input", f"Output '{path}' is also an input; choose another name.")
     return parts
 

@@ -164,18 +164,19 @@ def _candidates(stem: str, ending: str) -> Iterator[str]:
 
 def _check_results(job: FolderJob, rasters: list[FolderRaster], search: _Search | None) -> None:
     """Raise if a result would replace something that is read, or be taken for a raster by the next run."""
-    tables = [path for path in (job.merged, job.failures) if path is not None]
     read = [raster.path for raster in rasters] + job.references.files() + job.model.files()
-    kept = {os.path.realpath(path) for path in [*read, *tables]}
+    kept = {os.path.realpath(path) for path in [*read, *job.tables()]}
     for raster in rasters:
         for path in raster.results():
             if os.path.realpath(path) in kept:
                 raise RefSAMError(
-                    "input", f"Result '{path}' is also an input or another output; choose another output folder."
+                    "input",
+                    f"Result '{path}' is also an input or another output; choose another output folder "
+                    "or another name for that output.",
                 )
     if search is None:
         return
-    for path in [*(path for raster in rasters for path in raster.results()), *tables]:
+    for path in [*(path for raster in rasters for path in raster.results()), *job.tables()]:
         if search.finds(path):
             raise RefSAMError(
                 "input",

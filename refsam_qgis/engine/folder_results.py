@@ -17,7 +17,7 @@ from .events import Reporter
 from .folder_rasters import FolderRaster
 from .rasters.georeference import open_raster
 from .rasters.outputs import side_files
-from .rasters.writers import LAYER, PROBABILITY_NODATA
+from .rasters.writers import FOUND_COLUMNS, LAYER, PROBABILITY_NODATA
 
 
 def check_results(raster: FolderRaster, probability: bool, parts: Collection[str], report: Mapping[str, Any]) -> None:
@@ -53,12 +53,12 @@ def earlier_results(raster: FolderRaster, parts: Collection[str], report: Mappin
         parts: Real paths of all that is read, none of which is given out.
         report: `read_report` of the raster.
     """
-    if "refsam" not in report or not isinstance(report.get("files"), dict):
-        return []
-    places = {"mask": raster.mask, "polygons": raster.polygons, "probability": raster.probability}
-    listed = [path for name, path in places.items() if name in report["files"] and os.path.realpath(path) not in parts]
-    looks = _looks(raster)
-    return [path for path in listed if looks[path](path)]
+    listed = _listed(report)
+    return [
+        path
+        for path, looks in _looks(raster).items()
+        if os.path.basename(path) in listed and os.path.realpath(path) not in parts and looks(path)
+    ]
 
 
 def discard(results: Iterable[str], reporter: Reporter) -> None:
@@ -80,20 +80,39 @@ def _looks(raster: FolderRaster) -> dict[str, Callable[[str], bool]]:
     return {raster.mask: _is_mask, raster.polygons: _is_layer, raster.probability: _is_probability}
 
 
+def _listed(report: Mapping[str, Any]) -> set[str]:
+    """Return the names of the files that a report of RefSAM's lists, without their folder: it may have been moved."""
+    files = report.get("files")
+    if "refsam" not in report or not isinstance(files, dict):
+        return set()
+    return {os.path.basename(str(entry.get("path"))) for entry in files.values() if isinstance(entry, dict)}
+
+
 def _foreign(raster: FolderRaster, report: Mapping[str, Any], there: list[str]) -> str | None:
     """Return one of the files in the places of results that RefSAM did not write, ``None`` if there is none.
 
-    A report of RefSAM's vouches for what lies beside it. A run that was killed may have left files without one, and a
-    report may get lost: files are known by what they hold then, and vouch for a report that is torn.
+    Files are known by what they hold: a run that was killed may have left them without a report, a report may get lost,
+    and people put their own in the place of those that it lists. It vouches for itself and for those that nobody can
+    open; files vouch for a report that is torn.
     """
-    if "refsam" in report:
-        return None
-    looks = _looks(raster)
+    looks, listed = _looks(raster), _listed(report)
     others = [path for path in there if path != raster.report]
     for path in others:
-        if not looks[path](path):
+        if not looks[path](path) and (os.path.basename(path) not in listed or _opens(path)):
             return path
-    return raster.report if raster.report in there and not (others and _is_torn(raster.report)) else None
+    is_ours = raster.report not in there or "refsam" in report or (others and _is_torn(raster.report))
+    return None if is_ours else raster.report
+
+
+def _opens(path: str) -> bool:
+    """Whether a file, known by its ending, is a raster or a data set of layers."""
+    try:
+        if path.endswith(".gpkg"):
+            return len(pyogrio.list_layers(path)) > 0
+        with open_raster(path):
+            return True
+    except (DataSourceError, RasterioError):
+        return False
 
 
 def _is_mask(path: str) -> bool:
@@ -120,7 +139,7 @@ def _is_layer(path: str) -> bool:
         fields = pyogrio.read_info(path, layer=LAYER)["fields"]
     except (DataLayerError, DataSourceError):
         return False
-    return {"object_id", "class_id", "score", "area_m2"} <= set(fields)
+    return set(FOUND_COLUMNS) <= set(fields)
 
 
 def _is_torn(path: str) -> bool:

@@ -207,6 +207,7 @@ class FolderJob:
         merged: GeoPackage of all polygons with their ``source``, in the CRS of the first raster that has one, without
             those of rasters that have none; ``None`` for none.
         failures: CSV of the rasters that failed, with ``source`` and ``reason``; ``None`` for none.
+        further_tables: Files that the caller writes afterwards, such as a copy of `merged`; no result has their name.
         probability: Whether each raster gives ``STEM_probability.tif`` too.
         redo: Whether finished rasters are done again though nothing changed.
         model: As in `SegmentJob`, like all that follow.
@@ -220,6 +221,7 @@ class FolderJob:
     inputs: tuple[str, ...] = ()
     merged: Optional[str] = None
     failures: Optional[str] = None
+    further_tables: tuple[str, ...] = ()
     probability: bool = False
     redo: bool = False
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -236,6 +238,10 @@ class FolderJob:
             raise RefSAMError("input", "Give either a folder or a list of rasters to search.")
         if self.references.refset is None and self.references.raster is None:
             raise RefSAMError("input", "The marks need the raster they were drawn on; give it, or a reference set.")
+
+    def tables(self) -> list[str]:
+        """Return the files that tell of all rasters together."""
+        return [path for path in (self.merged, self.failures, *self.further_tables) if path is not None]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from PIL import Image
@@ -422,6 +423,33 @@ def test_a_raster_on_a_grid_of_its_own_does_not_stop_the_merging(references, few
     assert f"'site.tif': {left_out['reason']}" in reporter.messages
 
 
+@pytest.mark.parametrize("what", ["another layer", "other fields", "no geometry", "damaged"])
+def test_what_stands_in_the_place_of_polygons_is_left_out_of_the_merged_layer(references, few, tmp_path, what):
+    asked = job(references, few, merged=str(tmp_path / "m.gpkg"))
+    run_folder(asked, Recorder(), Loads())
+    polygons = tmp_path / "out" / "a.gpkg"
+    if what == "damaged":
+        polygons.write_bytes(b"\0" * os.path.getsize(polygons))
+    else:
+        frame, layer = gpd.read_file(polygons), "mended" if what == "another layer" else "objects"
+        frame = {"other fields": frame[["geometry"]], "no geometry": frame.drop(columns="geometry")}.get(what, frame)
+        polygons.unlink()
+        pyogrio.write_dataframe(frame, polygons, layer=layer)
+        with open(polygons, "ab") as stream:
+            stream.write(bytes(100_000))  # no smaller than the result was
+    content = polygons.read_bytes()
+    reporter = Recorder()
+    result = run_folder(asked, reporter, Loads())
+    assert (result["done"], result["skipped"]) == (0, 3) and polygons.read_bytes() == content
+    assert set(gpd.read_file(tmp_path / "m.gpkg")["source"]) == {"b 影.tif", "inner/b.TIFF"}
+    (left_out,) = result["not_merged"]
+    assert left_out["source"] == "a.tif" and f"polygons '{polygons}' are damaged or no longer" in left_out["reason"]
+    assert f"'a.tif': {left_out['reason']}" in reporter.messages
+    polygons.unlink()
+    result = run_folder(asked, Recorder(), Loads())
+    assert result["done"] == 1 and result["not_merged"] == []
+
+
 def test_nothing_that_matches_and_no_folder(references, folder):
     with pytest.raises(RefSAMError, match=r"No file in folder '.*in' matches '\*\.jp2'; change the pattern"):
         run_folder(job(references, folder, pattern="*.jp2", recursive=False), Recorder(), Loads())
@@ -469,6 +497,9 @@ def test_tables_and_results_that_replace_inputs_are_refused(references, few, tmp
     merged = str(tmp_path / "out" / "a.gpkg")
     with pytest.raises(RefSAMError, match="also an input or another output"):
         run_folder(job(references, few, merged=merged), Recorder(), Loads())
+    with pytest.raises(RefSAMError, match=r"a\.gpkg' is also an input or another output"):
+        run_folder(job(references, few, further_tables=(merged,)), Recorder(), Loads())
+    assert list((tmp_path / "out").rglob("*")) == []
     examples = job(references, few, output_folder=os.path.dirname(references.raster))
     shutil.copy(few / "a.tif", few / "where.tif")
     with pytest.raises(RefSAMError, match=r"where\.tif' is also an input"):
@@ -535,6 +566,48 @@ def test_files_of_others_are_not_replaced(references, few, tmp_path, name, redo)
         assert sorted((tmp_path / "out").glob("a*")) == [theirs]
     theirs.unlink()
     assert run_folder(asked, Recorder(), Loads())["failed"] == 1
+
+
+def test_a_report_of_other_files_vouches_for_none_of_its_name(references, few, tmp_path):
+    """Of a run on the raster alone, whose polygons have another name: the user's own have that of the report."""
+    out = tmp_path / "out"
+    out.mkdir()
+    outputs = SegmentOutputs(polygons=str(out / "a_found.gpkg"), report=str(out / "a.json"))
+    run_segment(SegmentJob(str(few / "a.tif"), references, outputs, raster=READING), Recorder(), Loads())
+    theirs = Path(shutil.copy(references.vector, out / "a.gpkg"))
+    content = theirs.read_bytes()
+    result = run_folder(job(references, few), Recorder(), Loads())
+    reasons = {entry["source"]: entry["reason"] for entry in result["failures"]}
+    assert f"'{theirs}' is not RefSAM's" in reasons["a.tif"]
+    assert theirs.read_bytes() == content
+
+
+def test_a_report_of_a_failure_vouches_for_itself_alone(references, few, tmp_path):
+    whole = (few / "a.tif").read_bytes()
+    damage(few / "a.tif")
+    run_folder(job(references, few), Recorder(), Loads())
+    theirs = Path(shutil.copy(references.vector, tmp_path / "out" / "a.gpkg"))
+    content = theirs.read_bytes()
+    (few / "a.tif").write_bytes(whole)
+    result = run_folder(job(references, few), Recorder(), Loads())
+    assert (result["done"], result["skipped"], result["failed"]) == (0, 2, 2) and theirs.read_bytes() == content
+    theirs.unlink()
+    assert run_folder(job(references, few), Recorder(), Loads())["done"] == 1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_of_what_a_report_lists_the_damaged_is_replaced_and_the_users_is_not(references, few, tmp_path, moved):
+    run_folder(job(references, few), Recorder(), Loads())
+    out = tmp_path / "out"
+    if moved:
+        out = out.rename(tmp_path / "elsewhere")
+    (out / "a.gpkg").write_bytes((out / "a.gpkg").read_bytes()[:5000])
+    shutil.copy(references.vector, out / "b 影.gpkg")
+    content = (out / "b 影.gpkg").read_bytes()
+    asked = job(references, few, output_folder=str(out), redo=True)
+    result = run_folder(asked, Recorder(), Loads())
+    assert {entry["source"] for entry in result["failures"]} == {"b 影.tif", "foreign.tif"}
+    assert (out / "b 影.gpkg").read_bytes() == content and len(gpd.read_file(out / "a.gpkg")) == 2
 
 
 def damage(raster):

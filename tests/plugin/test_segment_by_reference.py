@@ -313,6 +313,14 @@ def test_the_whole_file_of_an_input_table_is_not_replaced(segment, jobs, tables,
     assert jobs == []
 
 
+def test_a_name_without_an_ending_is_that_of_the_geopackage_that_qgis_makes_of_it(segment, jobs, tables):
+    with pytest.raises(QgsProcessingException, match=r"my refs.gpkg' is both REFERENCES and OUTPUT"):
+        segment(REFERENCES=str(tables), OUTPUT=str(tables.with_suffix("")))
+    assert jobs == []
+    segment(REFERENCES=str(tables), OUTPUT=str(tables.with_name("found")))
+    assert QgsVectorLayer(str(tables.with_name("found.gpkg")), "found", "ogr").featureCount() == 1
+
+
 def test_a_new_table_beside_the_examples_is_written(segment, jobs, tables):
     target = QgsProcessingOutputLayerDefinition(f"ogr:dbname='{tables}' table=\"found\" (geom)")
     segment(REFERENCES=str(tables), OUTPUT=target)

@@ -125,10 +125,43 @@ def test_polygons_and_failures_arrive(segment, jobs, feedback, raster, context, 
     assert feedback.warnings[1:] == told  # the first is about the temporary folder
 
 
+def test_the_engine_knows_where_the_layers_go(segment, jobs, references_path, tmp_path):
+    """A raster's own result may have that name, which the engine alone can tell."""
+    table = f"ogr:dbname='{references_path}' table=\"found\" (geom)"
+    segment(OUTPUT=table, FAILURES=str(tmp_path / "failed.csv"))
+    assert jobs[0].further_tables == (references_path, str(tmp_path / "failed.csv"))
+    segment(OUTPUT=None)
+    assert jobs[1].further_tables == ()
+
+
 def test_the_layers_are_not_needed(segment, jobs):
     results = segment(OUTPUT=None, FAILURES=None)
     assert "OUTPUT" not in results and "FAILURES" not in results and results["OBJECT_COUNT"] == 1
     assert jobs[0].merged is None
+
+
+@pytest.mark.parametrize("inside", ["", "tables/of all"])
+def test_the_layers_may_lie_in_the_output_folder_that_the_run_makes(segment, jobs, tmp_path, inside):
+    folder = tmp_path / "new" / "results"
+    targets = {"OUTPUT": folder / inside / "all.gpkg", "FAILURES": folder / inside / "failures.csv"}
+    segment(OUTPUT_FOLDER=str(folder), **{name: str(path) for name, path in targets.items()})
+    assert jobs[0].output_folder == str(folder)
+    assert [QgsVectorLayer(str(path), path.name, "ogr").featureCount() for path in targets.values()] == [1, 1]
+
+
+def test_layers_in_another_missing_folder_are_refused_before_the_run(segment, jobs, tmp_path):
+    with pytest.raises(QgsProcessingException, match=r"Folder '.*nowhere' of FAILURES does not exist; create it first"):
+        segment(OUTPUT_FOLDER=str(tmp_path / "results"), FAILURES=str(tmp_path / "nowhere" / "failures.csv"))
+    assert jobs == []
+
+
+def test_layers_in_an_output_folder_that_cannot_be_made_are_refused_before_the_run(
+    segment, jobs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("refsam_qgis.algorithms.files.os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(QgsProcessingException, match=r"all\.gpkg' may not be written; choose another place for OUTPUT"):
+        segment(OUTPUT_FOLDER=str(tmp_path / "results"), OUTPUT=str(tmp_path / "results" / "all.gpkg"))
+    assert jobs == []
 
 
 @pytest.mark.parametrize(

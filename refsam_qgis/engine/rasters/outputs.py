@@ -71,6 +71,9 @@ class OutputFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._discard()
+        if isinstance(error, RefSAMError):  # nobody asked for the hidden places that it may name
+            for folder, aside in self._folders.items():
+                error.args = (str(error).replace(str(aside), str(folder)),)
 
     def __getitem__(self, name: str) -> str | None:
         """Return where to write an output for now, or ``None`` if it is left out."""
@@ -185,17 +188,20 @@ def disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except _writing_errors() as error:
+        # The system's words without the file, GDAL's own where rasterio refers to them, SQLite's without the query.
+        reason = getattr(error, "strerror", None) or str(error.__cause__ or error).rpartition(" failed: ")[2]
         raise RefSAMError(
             "disk",
-            f"'{path}' cannot be written ({error}); free space on its disk, check its permissions and close programs "
+            f"'{path}' cannot be written ({reason}); free space on its disk, check its permissions and close programs "
             "that hold it.",
         ) from error
 
 
 def _writing_errors() -> tuple[type[Exception], ...]:
-    """What writing may raise; rasterio's errors only where it is loaded, for training does without it."""
-    rasterio = sys.modules.get("rasterio.errors")
-    return (OSError,) if rasterio is None else (OSError, rasterio.RasterioError)
+    """What writing may raise; errors of GDAL's wrappers only where they are loaded, for training does without them."""
+    wrappers = (("rasterio", "RasterioError"), ("pyogrio", "DataSourceError"), ("pyogrio", "DataLayerError"))
+    loaded = ((sys.modules.get(f"{wrapper}.errors"), name) for wrapper, name in wrappers)
+    return (OSError, *(getattr(module, name) for module, name in loaded if module is not None))
 
 
 def _check_free(path: Path, taken: Collection[str]) -> None:

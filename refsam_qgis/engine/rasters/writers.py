@@ -10,12 +10,13 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pyogrio.raw
 import pyproj
 import rasterio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -23,7 +24,6 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ..errors import RefSAMError
 from ..palette import class_colour
 from .georeference import pyproj_crs
 from .grid import common
@@ -49,6 +49,8 @@ COLUMNS: dict[str, type] = {
     "area_m2": np.float64,
 }
 """Fields of polygon layers; names of at most ten characters and types that Shapefile and memory layers know too."""
+FOUND_COLUMNS = tuple(name for name in COLUMNS if name != "stability")
+"""Those of what is found by examples."""
 
 
 class PieceWriter:
@@ -275,7 +277,8 @@ def merge_polygons(
         path: GeoPackage to write; its layer is `LAYER`.
         layers: Name of the source and path of the GeoPackage, of each.
         crs: CRS of the merged layer; layers in another one are transformed, those without one are taken as they are.
-        leave_out: Hears the name of a source, and why some or all of its polygons have no place in that CRS.
+        leave_out: Hears the name of a source, and why some or all of its polygons have no place in that CRS or cannot
+            be read.
 
     Returns:
         Number of polygons.
@@ -284,12 +287,18 @@ def merge_polygons(
         RefSAMError: With code ``disk``.
     """
     count = 0
-    names = [name for name in COLUMNS if name != "stability"]
     nothing: NDArray[Any] = np.array([], dtype=object)
-    _write_layer(path, dict.fromkeys(["source", *names], nothing), nothing, crs, "Polygon")
+    _write_layer(path, dict.fromkeys(["source", *FOUND_COLUMNS], nothing), nothing, crs, "Polygon")
     own = gpd.read_file(path, layer=LAYER, engine="pyogrio").crs  # as files tell it, which is not word for word
     for source, layer in layers:
-        frame = gpd.read_file(layer, layer=LAYER, engine="pyogrio")
+        frame = _read_found(layer)
+        if frame is None:
+            leave_out(
+                source,
+                f"Its polygons '{layer}' are damaged or no longer RefSAM's, so the merged layer leaves them out; move "
+                "that file elsewhere, and the next run does the raster again.",
+            )
+            continue
         if frame.empty:
             continue
         if crs is not None and frame.crs is not None and frame.crs != own:
@@ -306,11 +315,20 @@ def merge_polygons(
                     "take them from its own results.",
                 )
                 frame = frame[there]
-        columns = {name: frame[name].to_numpy() for name in names}
+        columns = {name: frame[name].to_numpy() for name in FOUND_COLUMNS}
         sources = np.full(len(frame), source, dtype=object)
         _write_layer(path, {"source": sources, **columns}, frame.geometry.to_numpy(), crs, "Polygon", append=True)
         count += len(frame)
     return count
+
+
+def _read_found(path: str) -> gpd.GeoDataFrame | None:
+    """Read what `write_polygons` wrote; ``None`` when it is damaged, or somebody put something else in its place."""
+    try:
+        frame = gpd.read_file(path, layer=LAYER, engine="pyogrio")
+    except (DataLayerError, DataSourceError):
+        return None
+    return frame if isinstance(frame, gpd.GeoDataFrame) and set(FOUND_COLUMNS) <= set(frame.columns) else None
 
 
 def _described(crs: pyproj.CRS) -> str:
@@ -330,14 +348,24 @@ def _write_layer(
     values: list[NDArray[Any]] = [column.astype(COLUMNS.get(name, object)) for name, column in columns.items()]
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        try:
-            pyogrio.raw.write(
-                path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
-                geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
-                promote_to_multi=geometry_type == "MultiPolygon", append=append,
-                VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
-            )  # fmt: skip
-        except DataSourceError as error:
-            raise RefSAMError(
-                "disk", f"'{path}' cannot be written ({error}); free space on its disk and check its permissions."
-            ) from error
+        pyogrio.raw.write(
+            path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
+            geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
+            promote_to_multi=geometry_type == "MultiPolygon", append=append,
+            VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones
+        )  # fmt: skip
+        _check_layer(path, len(polygons))
+
+
+def _check_layer(path: str, count: int) -> None:
+    """Raise if a layer lacks some of the features written last: GDAL does not report all that a full disk cut off.
+
+    Raises:
+        OSError: In which case the disk is to blame.
+    """
+    try:
+        is_whole = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"] >= count
+    except (DataLayerError, DataSourceError):
+        is_whole = False
+    if not is_whole:
+        raise OSError("it came out damaged")

@@ -17,8 +17,9 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters.objects import ObjectTable
 from refsam_qgis.engine.rasters.outputs import OutputFiles
-from refsam_qgis.engine.rasters.writers import mask_writer
+from refsam_qgis.engine.rasters.writers import mask_writer, write_polygons
 from tests.engine.stand_ins import HALF_METRE
 
 SUFFIXES = {"a": (".tif", ".tiff"), "b": (".json",)}
@@ -269,6 +270,28 @@ def test_a_disk_without_locks_is_written_to_and_never_swept(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == [".refsam-stranger", "a.tif"]
 
 
+def test_a_closed_folder_is_named_without_the_hidden_place_in_it(tmp_path, monkeypatch):
+    def refuse(prefix, dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(Path(dir) / f"{prefix}x"))
+
+    monkeypatch.setattr("refsam_qgis.engine.rasters.outputs.tempfile.mkdtemp", refuse)
+    sentence = f"^'{tmp_path}' cannot be written \\(Permission denied\\); free space"
+    with pytest.raises(RefSAMError, match=sentence), OutputFiles({"a": str(tmp_path / "a.tif")}, SUFFIXES, []):
+        pass
+
+
+def test_a_layer_that_cannot_be_written_has_the_name_asked_for(tmp_path):
+    path = tmp_path / "a.gpkg"
+    with (
+        pytest.raises(RefSAMError, match="cannot be written") as caught,
+        OutputFiles({"a": str(path)}, {"a": (".gpkg",)}, []) as outputs,
+    ):
+        Path(outputs["a"]).mkdir()  # which nothing can be written over
+        nothing = ObjectTable(*(np.array([], dtype) for dtype in (object, np.int64, np.int32, float, float)))
+        write_polygons(outputs["a"], nothing, ["road"], None)
+    assert str(caught.value).startswith(f"'{path}' cannot be written") and ".refsam-" not in str(caught.value)
+
+
 @pytest.mark.parametrize("limit", [20_000, 200_000])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, limit):
     """A limit on the file size stands for the full disk."""
@@ -288,9 +311,42 @@ try:
             writer.write(0, 0, np.random.default_rng(0).random((1, 512, 512), dtype=np.float32))
         outputs.commit()
 except RefSAMError as error:
+    print(error)
     sys.exit(0 if error.code == "disk" else 3)
 sys.exit(4)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"'{tmp_path / 'a.tif'}' cannot be written (")
+    assert ".refsam-" not in done.stdout and "previous exception" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+@pytest.mark.parametrize("limit", [10_000, 70_000])
+def test_a_full_disk_does_not_pass_for_a_layer(tmp_path, limit, count):
+    """GDAL is silent on a layer without features and quotes the query that failed on another one."""
+    script = f"""
+import resource, sys
+import numpy as np, shapely
+from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.rasters.objects import ObjectTable
+from refsam_qgis.engine.rasters.outputs import OutputFiles
+from refsam_qgis.engine.rasters.writers import write_polygons
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+ones = np.ones({count})
+polygons = np.array([shapely.Point(i, i).buffer(1) for i in range({count})], dtype=object)
+table = ObjectTable(polygons, np.arange({count}), ones.astype(np.int32), ones, ones)
+try:
+    with OutputFiles({{"a": r"{tmp_path / "a.gpkg"}"}}, {{"a": (".gpkg",)}}, []) as outputs:
+        write_polygons(outputs["a"], table, ["road"], None)
+        outputs.commit()
+except RefSAMError as error:
+    print(error)
+    sys.exit(0 if error.code == "disk" else 3)
+sys.exit(4)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"'{tmp_path / 'a.gpkg'}' cannot be written (") and "INSERT" not in done.stdout
     assert list(tmp_path.iterdir()) == []
