@@ -453,6 +453,20 @@ def test_classes_of_one_side_alone_count_as_missed_or_wrong(write_raster):
     assert any("tree" in message and "missed" in message for message in recorder.messages)
 
 
+@pytest.mark.parametrize("of_both", [254, 255, 300])
+def test_both_sides_together_have_no_more_classes_than_are_told_apart(write_raster, of_both):
+    """255 would be the number of what does not count, and more would fit into no byte."""
+    true = np.arange(1, 201, dtype=np.uint16).reshape(1, 20, 10)
+    paths = {"truth": write_raster(true, "t.tif"), "result": write_raster(true + (of_both - 200), "r.tif")}
+    if of_both <= 254:
+        record = compare(**paths)
+        assert len(record["classes"]) == 254 and record["grid"]["pixels_compared"] == 200
+    else:
+        with pytest.raises(RefSAMError, match=f"{of_both} different classes together.* numbers of obj") as raised:
+            compare(**paths)
+        assert raised.value.code == "input"
+
+
 def test_outputs_hold_the_same_figures(write_raster, tmp_path):
     paths = {name: str(tmp_path / f"out.{suffix}") for name, suffix in
              (("table", "csv"), ("report", "json"), ("picture", "png"))}  # fmt: skip
