@@ -6,6 +6,7 @@ import zipfile
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
@@ -19,7 +20,7 @@ from refsam_qgis.engine.evaluation import evaluate
 from refsam_qgis.engine.evaluation.evaluate import run_evaluate
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import EvaluateJob
-from tests.engine.stand_ins import HALF_METRE, Recorder
+from tests.engine.stand_ins import HALF_METRE, UTM, Recorder
 
 NAMES = ("road", "Building ")
 
@@ -329,6 +330,30 @@ def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
     assert record["miou"] == 1 and record["grid"]["pixels_compared"] == 400
     with pytest.raises(RefSAMError, match=r"holds no pixel of .*; choose an extent that overlaps both"):
         compare(result=result, truth=truth, extent=(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32638", "EPSG:3035"])
+def test_an_extent_in_another_crs_than_the_pixels_compares_no_more_than_it_holds(write_raster, write_vector, crs):
+    """Around the extent, in the CRS of the result, lies a rectangle that is larger by the angle between the two."""
+    result = write_raster(np.ones((1, 70, 80), np.uint8), "result.tif")
+    truth = write_vector(list(gpd.GeoSeries([corners(10, 10, 70, 60)], crs=UTM).to_crs(crs)), "truth.gpkg", crs=crs)
+    rows, columns = np.mgrid[:70, :80] + 0.5
+    x, y = pyproj.Transformer.from_crs(UTM, crs, always_xy=True).transform(*(HALF_METRE * (columns, rows)))
+    west, south, east, north = extent = np.quantile([x, y], (0.3, 0.7), axis=(1, 2)).ravel().tolist()
+    inside = (x >= west) & (x <= east) & (y >= south) & (y <= north)
+    assert 100 < inside.sum() < 0.95 * np.ptp(np.nonzero(inside), axis=1).prod()
+    assert compare(result=result, truth=truth, extent=extent)["grid"]["pixels_compared"] == inside.sum()
+
+
+def test_an_extent_in_degrees_crosses_the_antimeridian(write_raster, write_vector):
+    """PROJ gives longitudes of -180 to 180 degrees, wherever the extent reaches."""
+    truth = write_vector([shapely.box(179.9999, -17.0002, 180.0001, -17)], "truth.gpkg", crs="EPSG:4326")
+    x, y = pyproj.Transformer.from_crs(4326, 32760, always_xy=True).transform(180, -17)
+    result = write_raster(
+        np.ones((1, 60, 70), np.uint8), "r.tif", crs="EPSG:32760", transform=from_origin(x - 17, y + 15, 0.5, 0.5)
+    )
+    record = compare(result=result, truth=truth, extent=(179.9999, -17.0001, 180.0001, -16.9999))
+    assert record["grid"]["pixels_compared"] == pytest.approx(4 * 21.3 * 22.1, rel=0.05)
 
 
 def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_vector):
