@@ -220,6 +220,20 @@ def test_no_mark_is_lost_to_its_geometry(write_raster, write_vector, scene):
     assert (shots.masks == FOREGROUND).sum() == pytest.approx(1400, abs=30)
 
 
+def test_an_outline_marks_its_area_alone_and_a_line_its_course(write_raster, write_vector, scene):
+    raster, square = write_raster(scene), box(100, 100, 120, 120)
+    plain = read(raster, write_vector([on_map(square)], "plain.gpkg"))
+    spiked = shapely.Polygon([(100, 100), (120, 100), (120, 120), (180, 150), (120, 120), (100, 120)])
+    nested = shapely.GeometryCollection([shapely.GeometryCollection([shapely.MultiPolygon([square])])])
+    for number, shape in enumerate((spiked, nested)):
+        found = read(raster, write_vector([on_map(shape)], f"{number}.gpkg"))
+        assert found.digest == plain.digest and found.typical_example == plain.typical_example
+    stroke = shapely.LineString([(140, 130), (160, 130)])
+    alone = read(raster, write_vector([on_map(square), on_map(stroke)], "two.gpkg"))
+    both = read(raster, write_vector([on_map(shapely.GeometryCollection([square, stroke]))], "both.gpkg"))
+    assert both.digest == alone.digest and (both.classes[0].shots.masks == FOREGROUND).sum() > 400 + 40
+
+
 @pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
 def test_negatives_are_background_and_a_class_of_their_own(write_raster, write_vector, scene, crs):
     raster = write_raster(scene)
