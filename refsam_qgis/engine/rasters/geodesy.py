@@ -103,7 +103,7 @@ class GroundMeasure:
 
         Returns:
             The area of each, and whether it can be trusted: edges must be short in longitude for their image on that
-            map to be straight, which they are not near a pole.
+            map to be straight, which they are not near a pole, and no ring may go around one.
         """
         assert self._geod is not None
         parts, part_owners = shapely.get_parts(polygons, return_index=True)
@@ -124,7 +124,8 @@ class GroundMeasure:
         same = ring[1:] == ring[:-1]
         strips = np.where(same, -step * (height[1:] + height[:-1]) / 2, 0.0) * self._geod.a**2 / 2
         areas = np.abs(np.bincount(owners[ring[:-1]], strips, minlength=len(polygons)))
-        wide = same & ~(np.abs(step) <= MAX_LONGITUDE_STEP)
+        turned = np.abs(np.bincount(ring[:-1], np.where(same, step, 0.0)))
+        wide = (same & ~(np.abs(step) <= MAX_LONGITUDE_STEP)) | ~(turned[ring[:-1]] < math.pi)
         exact = np.bincount(owners[ring[:-1]], wide, minlength=len(polygons)) == 0
         return areas, exact
 

@@ -49,6 +49,17 @@ def test_areas_are_those_of_geodesic_polygons(place):
     assert np.allclose(GroundMeasure(crs).areas(polygons), expected, rtol=3e-6)
 
 
+@pytest.mark.parametrize(("code", "radius"), [(3031, 1.2e6), (3031, 3e6), (3995, 2e6)])
+def test_what_goes_around_a_pole_is_measured_up_to_it(code, radius):
+    """The edges are short in longitude, as those of land and sea ice on maps of a kilometre a pixel."""
+    measure = GroundMeasure(CRS.from_epsg(code))
+    disc = shapely.segmentize(shapely.Point(0, 0).buffer(radius, quad_segs=256), 1000)
+    quarter = shapely.box(0, 0, 2 * radius, 2 * radius) & disc
+    ring = disc - shapely.Point(0, 0).buffer(0.9 * radius, quad_segs=256)
+    parts = measure.areas(np.array([shapely.segmentize(quarter, 1000), ring & shapely.box(0, 0, 9e9, 9e9)]))
+    assert np.allclose(measure.areas(np.array([disc, ring])), 4 * parts, rtol=1e-4)
+
+
 def test_areas_of_specks_keep_their_digits():
     """Independent: over so little ground the map's own areal scale is constant."""
     polygons = discs((4e5, 2.7e6, 6e5, 2.8e6), np.full(50, 0.5))
