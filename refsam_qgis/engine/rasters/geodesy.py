@@ -87,8 +87,11 @@ class GroundMeasure:
         # PROJ subtracts holes only where they run against the outer ring.
         on_globe = shapely.transform(shapely.orient_polygons(polygons), self._degrees, interleaved=False)
         areas, exact = self._equal_area(on_globe)
+        globe = 2 * abs(self._geod.polygon_area_perimeter([0, 120, 240], [0, 0, 0])[0])
         for i in np.flatnonzero(~exact):
-            areas[i] = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
+            measured = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
+            # Of the two sides that a ring has on the globe, PROJ measures the smaller one.
+            areas[i] = min(measured, globe - measured, key=lambda side: abs(side - areas[i]))
         return np.where(np.isfinite(areas), areas, planar)
 
     def _degrees(
