@@ -19,7 +19,7 @@ from .errors import RefSAMError
 from .rasters.georeference import pyproj_crs
 from .rasters.map_shapes import to_pixels
 from .references.marks import DEFAULT_CLASS
-from .vectors import field_values, read_features, value_order
+from .vectors import field_values, polygons_of, read_features, value_order
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,10 @@ def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
     frame = read_features(path, "polygons", may_be_empty=True)
     names = _names(frame, path, field)
     shapes = shapely.force_2d(np.asarray(frame.geometry))
-    parts, origin = shapely.get_parts(shapes, return_index=True)
-    invalid = ~shapely.is_valid(parts)
-    parts[invalid] = shapely.make_valid(parts[invalid])
-    pieces, within = shapely.get_parts(parts, return_index=True)
-    areal = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
-    if len(shapes) and not areal.any():
+    polygons, origin = polygons_of(shapes)
+    if len(shapes) and not len(polygons):
         raise RefSAMError("input", f"'{path}' holds no polygons; give a layer of polygons.")
-    return ClassPolygons(path, pieces[areal], names[origin][within][areal], _crs(frame))
+    return ClassPolygons(path, polygons, names[origin], _crs(frame))
 
 
 def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .encodings import EncodingCache, PortableEncodings
+from .errors import RefSAMError
 from .journal import Journal
 from .models.batches import MOST_TILES, Batches
 from .models.segmenter import ReferenceSegmenter
@@ -85,7 +86,11 @@ class TileAnswers:
         return MOST_TILES.get(self._described.model.device.type, 1)
 
     def of(self, tiles: Iterable[TileRead]) -> Iterator[tuple[TileRead, TileAnswer]]:
-        """Yield each tile with its answer."""
+        """Yield each tile with its answer.
+
+        Raises:
+            RefSAMError: With code ``checkpoint`` for an answer that is no finite numbers; it is not kept.
+        """
         device = self._described.model.device
         on_cpu = None if device.type == "cpu" else lambda: partial(self._answer, self._on_cpu())
         batches = Batches(partial(self._answer, self._described), device, on_cpu, self._log)
@@ -139,9 +144,17 @@ class TileAnswers:
 
 
 def _segmented(described: Described, encoding: Any) -> NDArray[np.float32]:
-    """Logits ``(B, C, h, w)`` of all classes."""
+    """Logits ``(B, C, h, w)`` of all classes.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` where they are no finite numbers: nothing would be found, and nobody told.
+    """
     answers = [described.model.segment(encoding, one) for one in described.classes]
     logits: NDArray[np.float32] = torch.stack(answers, dim=1).numpy()
+    if not np.isfinite(logits).all():
+        device = described.model.device
+        remedy = "choose another checkpoint" if device.type == "cpu" else "run on the CPU or choose another checkpoint"
+        raise RefSAMError("checkpoint", f"The model's answers on device '{device}' are no finite numbers; {remedy}.")
     return logits
 
 

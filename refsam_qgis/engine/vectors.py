@@ -86,6 +86,35 @@ def in_pixels_of(
     return to_pixels(shapes, raster.transform, raster.crs, (raster.width / 2, raster.height / 2))
 
 
+def simple_parts(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the polygons, lines and points that shapes consist of, however deep in collections they are.
+
+    Args:
+        shapes: ``(N,)`` shapely geometries.
+
+    Returns:
+        The parts, in order, and the index of the shape that each is of.
+    """
+    parts, origin = shapely.get_parts(shapes, return_index=True)
+    while (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
+        parts, within = shapely.get_parts(parts, return_index=True)
+        origin = origin[within]
+    return parts, origin
+
+
+def polygons_of(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return valid polygons of the area that shapes cover, and the index of the shape that each is of.
+
+    Lines and points are left out, and so are spikes, where an outline runs out along a line and back.
+    """
+    parts, origin = simple_parts(shapes)
+    invalid = ~shapely.is_valid(parts)
+    parts[invalid] = shapely.make_valid(parts[invalid])
+    pieces, within = simple_parts(parts)
+    areal = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
+    return pieces[areal], origin[within][areal]
+
+
 def field_values(frame: gpd.GeoDataFrame, path: str, field: str, code: str = "input") -> list[str]:
     """Return the value of a field as text for each feature, empty where it has none.
 

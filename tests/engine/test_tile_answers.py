@@ -6,6 +6,7 @@ import torch
 
 from refsam_qgis.engine import encodings, tile_answers
 from refsam_qgis.engine.encodings import EncodingCache
+from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.journal import Journal
 from refsam_qgis.engine.models import batches
@@ -126,6 +127,25 @@ def test_kept_answers_and_stored_encodings_do_not_reach_the_encoder(journal, mon
     assert [answer.kept for _, answer in found] == [True, True] + 5 * [False]
     assert [answer.encoding_reused for _, answer in found] == [False] * 3 + [True] + [False] * 3
     assert sum(segmenter.sizes) == 4
+
+
+class Overflowing(Segmenter):
+    """Says no number of one pixel."""
+
+    def segment(self, encoding, reference):
+        logits = super().segment(encoding, reference)
+        logits[0, 0, 0] = float("nan")
+        return logits
+
+
+@pytest.mark.parametrize(("device", "remedy"), [("cuda", "; run on the CPU or choose"), ("cpu", "; choose another")])
+def test_answers_that_are_no_numbers_end_the_run_and_are_not_kept(journal, tmp_path, device, remedy):
+    cache, tiles = EncodingCache(tmp_path / "encodings" / "key"), reads(1)
+    with pytest.raises(RefSAMError, match=f"'{device}' are no finite numbers{remedy}") as caught:
+        list(answers(Overflowing(device), journal, cache).of(tiles))
+    cache.close()
+    assert caught.value.code == "checkpoint"
+    assert len(journal) == 0 and cache.load(tiles[0].tile) is None
 
 
 def test_encodings_of_a_batch_are_stored_tile_by_tile(journal, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import RefSAMError
 from ..events import Reporter
-from .layers import Layer, LoneClass
+from .layers import MAX_CLASSES, Layer, LoneClass
 
 ON = 255
 """What masks of one class hold where it is, when not 1."""
@@ -40,7 +40,8 @@ def match_classes(result: Layer, truth: Layer, reporter: Reporter) -> MatchedCla
         reporter: Hears of classes that only one of them has, and of lone classes that were matched.
 
     Raises:
-        RefSAMError: With code ``input`` when the truth has no class, or the two have none in common.
+        RefSAMError: With code ``input`` when the truth has no class, the two have none in common, or together more than
+            `MAX_CLASSES`.
     """
     true_keys = {name: name.strip().casefold() for name in truth.classes}
     found_keys = {name: name.strip().casefold() for name in result.classes}
@@ -57,6 +58,12 @@ def match_classes(result: Layer, truth: Layer, reporter: Reporter) -> MatchedCla
     names: dict[str, str] = {}
     for name, key in (*true_keys.items(), *found_keys.items()):
         names.setdefault(key, name)
+    if len(names) > MAX_CLASSES:
+        raise RefSAMError(
+            "input",
+            f"The result '{result.path}' and the truth '{truth.path}' have {len(names)} different classes together, "
+            f"but at most {MAX_CLASSES} can be compared; give class ids or names, not numbers of objects.",
+        )
     number = {key: i for i, key in enumerate(names, 1)}
     truth_only = [name for name, key in true_keys.items() if key not in found_keys.values()]
     result_only = [name for name, key in found_keys.items() if key not in true_keys.values()]

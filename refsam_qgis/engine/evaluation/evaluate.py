@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import shapely
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
@@ -25,6 +26,7 @@ from ..events import Reporter, check_cancelled
 from ..job import EvaluateJob, to_dict
 from ..rasters.geodesy import GroundMeasure
 from ..rasters.grid import Extent
+from ..rasters.map_shapes import ForeignRectangle
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..rasters.parts import files_of
 from ..rasters.source import CACHE_BYTES
@@ -271,7 +273,7 @@ def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent 
     """The window of the grid to compare, and the extent where it does not fill it."""
     if job.extent is None:
         return Window(0, 0, grid.width, grid.height), None
-    bounds = job.extent
+    bounds, drawn = job.extent, None
     if truth.crs is not None and grid.crs is not None and truth.crs != grid.crs:
         outside = RefSAMError(
             "input",
@@ -279,11 +281,12 @@ def _target(job: EvaluateJob, truth: Layer, grid: Grid) -> tuple[Window, Extent 
         )
         try:
             bounds = transform_bounds(truth.crs, grid.crs, *job.extent)
-        except RasterioError as error:
+            drawn = ForeignRectangle(job.extent, truth.crs, grid.crs)
+        except (RasterioError, ProjError) as error:
             raise outside from error
         if not all(map(math.isfinite, bounds)):
             raise outside
-    extent = Extent(bounds, grid.transform)
+    extent = Extent(bounds, grid.transform, drawn)
     window = extent.window(grid.width, grid.height)
     if window is None:
         raise RefSAMError(

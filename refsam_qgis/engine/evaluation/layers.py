@@ -32,6 +32,7 @@ from .first_band import open_first_band
 IGNORE = 255
 """Class of pixels that are not compared."""
 MAX_CLASSES = 254
+"""Most classes of either side, and of both together: their numbers lie between background and `IGNORE`."""
 ALIGNMENT = 1e-3
 """How far, in pixels, the pixels of two grids may lie apart and still be the same."""
 PLANE = CRS.from_epsg(3857)

@@ -87,8 +87,11 @@ class GroundMeasure:
         # PROJ subtracts holes only where they run against the outer ring.
         on_globe = shapely.transform(shapely.orient_polygons(polygons), self._degrees, interleaved=False)
         areas, exact = self._equal_area(on_globe)
+        globe = 2 * abs(self._geod.polygon_area_perimeter([0, 120, 240], [0, 0, 0])[0])
         for i in np.flatnonzero(~exact):
-            areas[i] = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
+            measured = abs(self._geod.geometry_area_perimeter(on_globe[i])[0])
+            # Of the two sides that a ring has on the globe, PROJ measures the smaller one.
+            areas[i] = min(measured, globe - measured, key=lambda side: abs(side - areas[i]))
         return np.where(np.isfinite(areas), areas, planar)
 
     def _degrees(
@@ -103,7 +106,7 @@ class GroundMeasure:
 
         Returns:
             The area of each, and whether it can be trusted: edges must be short in longitude for their image on that
-            map to be straight, which they are not near a pole.
+            map to be straight, which they are not near a pole, and no ring may go around one.
         """
         assert self._geod is not None
         parts, part_owners = shapely.get_parts(polygons, return_index=True)
@@ -124,7 +127,8 @@ class GroundMeasure:
         same = ring[1:] == ring[:-1]
         strips = np.where(same, -step * (height[1:] + height[:-1]) / 2, 0.0) * self._geod.a**2 / 2
         areas = np.abs(np.bincount(owners[ring[:-1]], strips, minlength=len(polygons)))
-        wide = same & ~(np.abs(step) <= MAX_LONGITUDE_STEP)
+        turned = np.abs(np.bincount(ring[:-1], np.where(same, step, 0.0)))
+        wide = (same & ~(np.abs(step) <= MAX_LONGITUDE_STEP)) | ~(turned[ring[:-1]] < math.pi)
         exact = np.bincount(owners[ring[:-1]], wide, minlength=len(polygons)) == 0
         return areas, exact
 

@@ -12,6 +12,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
+from .map_shapes import ForeignRectangle
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,12 @@ class Extent:
     Attributes:
         bounds: ``(xmin, ymin, xmax, ymax)`` in map units.
         transform: The raster's pixel-to-map transform.
+        drawn: The rectangle as it was drawn on another map, where it was: on the raster's, `bounds` are around it.
     """
 
     bounds: tuple[float, float, float, float]
     transform: Affine
+    drawn: ForeignRectangle | None = None
 
     def window(self, width: int, height: int) -> Window | None:
         """Return the smallest window of a raster that holds them, or ``None`` if there are none."""
@@ -128,13 +131,18 @@ class Extent:
         return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
 
     def contains(self, window: Window) -> NDArray[np.bool_]:
-        """Return ``(h, w)``: whether each pixel's centre lies in the rectangle, which a rotated raster's need not."""
+        """Return ``(h, w)``: whether each pixel's centre lies in the rectangle.
+
+        On a rotated raster not all do, nor where the rectangle was drawn on another map.
+        """
         shape = (int(window.height), int(window.width))
-        if self.transform.is_rectilinear:
+        if self.transform.is_rectilinear and self.drawn is None:
             return np.ones(shape, np.bool_)
         rows = np.arange(shape[0])[:, None] + window.row_off + 0.5
         columns = np.arange(shape[1])[None, :] + window.col_off + 0.5
         x, y = self.transform * (columns, rows)
+        if self.drawn is not None:
+            return self.drawn.contains(x, y)
         xmin, ymin, xmax, ymax = self.bounds
         inside: NDArray[np.bool_] = (x >= xmin) & (x <= xmax) & (y >= ymin) & (y <= ymax)
         return inside

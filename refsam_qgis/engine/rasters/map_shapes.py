@@ -1,4 +1,4 @@
-"""Shapes on the map, moved into the pixels of a raster."""
+"""Shapes on this or another map, and the pixels of a raster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -30,15 +31,52 @@ def to_pixels(
         centre: Column and row of the raster's centre.
     """
     shapes = np.where(np.isfinite(shapely.bounds(shapes)).all(axis=1), shapes, shapely.Point())
-    horizontal = None if crs is None else pyproj_crs(crs)
-    if horizontal is not None and horizontal.is_geographic:
-        turn = 360 / math.degrees(horizontal.axis_info[0].unit_conversion_factor)
+    turn = None if crs is None else _whole_turn(pyproj_crs(crs))
+    if turn is not None:
         shapes = _turned(shapes, float((transform * centre)[0]), turn)
     back = ~transform
     moved: NDArray[np.object_] = shapely.transform(
         shapes, lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f), interleaved=False
     )
     return moved
+
+
+class ForeignRectangle:
+    """A rectangle of another map than a raster's, on which it is none.
+
+    Args:
+        bounds: ``(xmin, ymin, xmax, ymax)`` in units of its own map.
+        crs: CRS of its own map.
+        raster_crs: CRS of the raster.
+
+    Raises:
+        ProjError: When there is no way between the two CRS.
+    """
+
+    def __init__(self, bounds: tuple[float, float, float, float], crs: CRS, raster_crs: CRS) -> None:
+        own = pyproj_crs(crs)
+        self._bounds = bounds
+        self._to_own = pyproj.Transformer.from_crs(pyproj_crs(raster_crs), own, always_xy=True)
+        self._turn = _whole_turn(own)
+
+    def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which places lie in it.
+
+        Args:
+            x: Coordinates on the raster's map, of any shape.
+            y: The same.
+        """
+        xmin, ymin, xmax, ymax = self._bounds
+        x, y = self._to_own.transform(x, y)
+        if self._turn is not None:
+            x = xmin + (x - xmin) % self._turn
+        inside: NDArray[np.bool_] = (x >= xmin) & (x <= xmax) & (y >= ymin) & (y <= ymax)
+        return inside
+
+
+def _whole_turn(crs: pyproj.CRS) -> float | None:
+    """Return a whole turn in the units of a map of longitudes, ``None`` of another map."""
+    return 360 / math.degrees(crs.axis_info[0].unit_conversion_factor) if crs.is_geographic else None
 
 
 def _turned(shapes: NDArray[Any], longitude: float, turn: float) -> NDArray[np.object_]:

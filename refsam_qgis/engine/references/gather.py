@@ -27,6 +27,7 @@ from ..job import ReferenceSource
 from ..models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED, Shots
 from ..rasters.cover import cover
 from ..rasters.georeference import pyproj_crs
+from ..rasters.objects import PixelGrid
 from ..rasters.source import RasterSource
 from .chips import Chip, ChipSet, chip_side, digest_shots, stack
 from .marks import Mark, Marks, read_marks
@@ -253,6 +254,7 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
     raster = marked.raster
     chips: list[Chip] = []
     taken: list[BaseGeometry] = []
+    grid = PixelGrid.of(raster, Window(0, 0, raster.width, raster.height))
     outlines = [mark.outline for mark in subject.own]
     frame = shapely.total_bounds([mark.outline for mark in subject.near])
     for window in cover(outlines, (frame[0], frame[1], frame[2], frame[3]), side, (raster.height, raster.width)):
@@ -264,7 +266,7 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
         if len(chips) == MAX_CHIPS:
             break
         origin = _origin(marked, window, subject.annotation)
-        chips.append(Chip(image, mask, valid, raster.gsd, origin, _whole_areas(subject, window, raster.gsd)))
+        chips.append(Chip(image, mask, valid, raster.gsd, origin, _whole_areas(subject, window, grid)))
         taken.append(_box(window))
     unseen = len(outlines) - int(shapely.intersects(outlines, shapely.union_all(taken)).sum())
     if unseen and chips:
@@ -272,11 +274,11 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
     return chips
 
 
-def _whole_areas(subject: _Subject, window: Window, gsd: float) -> tuple[float, ...]:
-    """Return the areas of the objects that are outlined as a whole in a chip."""
-    outlines = [mark.outline for mark in subject.own if mark.is_area]
+def _whole_areas(subject: _Subject, window: Window, grid: PixelGrid) -> tuple[float, ...]:
+    """Return the areas on the ground of the objects that are outlined as a whole in a chip."""
+    outlines = np.array([mark.outline for mark in subject.own if mark.is_area], dtype=object)
     whole = shapely.contains_properly(_box(window), outlines)
-    return tuple((shapely.area(outlines)[whole] * gsd**2).tolist())
+    return tuple(grid.areas(grid.to_map(outlines[whole])).tolist())
 
 
 def _chip_mask(subject: _Subject, window: Window, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

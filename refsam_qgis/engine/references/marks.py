@@ -15,7 +15,7 @@ from ..errors import RefSAMError
 from ..events import Reporter
 from ..job import ReferenceSource
 from ..rasters.source import RasterSource
-from ..vectors import field_values, in_pixels_of, read_features, value_order
+from ..vectors import field_values, in_pixels_of, polygons_of, read_features, simple_parts, value_order
 
 MAX_CLASSES = 254
 """Most classes a mask of 8 bits can tell apart beside background and nodata."""
@@ -147,7 +147,7 @@ def _class_names(frame: gpd.GeoDataFrame, path: str, field: str | None, reporter
 
 def _on_raster(shapes: NDArray[Any], raster: RasterSource, left_out: _LeftOut) -> list[Mark]:
     """Turn the shapes that fall on a raster, in whose pixels they are, into marks, counting the parts left out."""
-    parts = shapely.get_parts(shapes)
+    parts, _ = simple_parts(shapes)
     inside = shapely.intersects(parts, shapely.box(0, 0, raster.width, raster.height))
     marks = [_mark(part) for part in parts[inside]]
     whole = [mark for mark in marks if not mark.is_area or mark.outline.area >= LEAST_AREA]
@@ -158,7 +158,7 @@ def _on_raster(shapes: NDArray[Any], raster: RasterSource, left_out: _LeftOut) -
 
 def _mark(shape: BaseGeometry) -> Mark:
     if shape.geom_type == "Polygon":
-        outline = shape if shape.is_valid else shapely.make_valid(shape)
+        outline = shape if shape.is_valid else shapely.multipolygons(polygons_of(np.array([shape]))[0])
         return Mark(outline, float(np.sqrt(outline.area)), True, _misses_centres(outline))
     if shape.geom_type == "Point":
         return Mark(shape.buffer(POINT_RADIUS), None, False, False)
@@ -167,7 +167,7 @@ def _mark(shape: BaseGeometry) -> Mark:
 
 
 def _misses_centres(outline: BaseGeometry) -> bool:
-    if outline.area >= TINY_AREA:
+    if outline.is_empty or outline.area >= TINY_AREA:
         return False
     xmin, ymin, xmax, ymax = outline.bounds
     x, y = np.meshgrid(np.arange(np.floor(xmin), xmax) + 0.5, np.arange(np.floor(ymin), ymax) + 0.5)

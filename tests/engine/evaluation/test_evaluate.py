@@ -6,6 +6,7 @@ import zipfile
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
@@ -335,6 +336,30 @@ def test_an_extent_in_the_crs_of_the_truth(write_raster, write_vector):
         compare(result=result, truth=degrees, extent=(-1e9, -1e9, 1e9, 1e9))
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32638", "EPSG:3035"])
+def test_an_extent_in_another_crs_than_the_pixels_compares_no_more_than_it_holds(write_raster, write_vector, crs):
+    """Around the extent, in the CRS of the result, lies a rectangle that is larger by the angle between the two."""
+    result = write_raster(np.ones((1, 70, 80), np.uint8), "result.tif")
+    truth = write_vector(list(gpd.GeoSeries([corners(10, 10, 70, 60)], crs=UTM).to_crs(crs)), "truth.gpkg", crs=crs)
+    rows, columns = np.mgrid[:70, :80] + 0.5
+    x, y = pyproj.Transformer.from_crs(UTM, crs, always_xy=True).transform(*(HALF_METRE * (columns, rows)))
+    west, south, east, north = extent = np.quantile([x, y], (0.3, 0.7), axis=(1, 2)).ravel().tolist()
+    inside = (x >= west) & (x <= east) & (y >= south) & (y <= north)
+    assert 100 < inside.sum() < 0.95 * np.ptp(np.nonzero(inside), axis=1).prod()
+    assert compare(result=result, truth=truth, extent=extent)["grid"]["pixels_compared"] == inside.sum()
+
+
+def test_an_extent_in_degrees_crosses_the_antimeridian(write_raster, write_vector):
+    """PROJ gives longitudes of -180 to 180 degrees, wherever the extent reaches."""
+    truth = write_vector([shapely.box(179.9999, -17.0002, 180.0001, -17)], "truth.gpkg", crs="EPSG:4326")
+    x, y = pyproj.Transformer.from_crs(4326, 32760, always_xy=True).transform(180, -17)
+    result = write_raster(
+        np.ones((1, 60, 70), np.uint8), "r.tif", crs="EPSG:32760", transform=from_origin(x - 17, y + 15, 0.5, 0.5)
+    )
+    record = compare(result=result, truth=truth, extent=(179.9999, -17.0001, 180.0001, -16.9999))
+    assert record["grid"]["pixels_compared"] == pytest.approx(4 * 21.3 * 22.1, rel=0.05)
+
+
 def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_vector):
     labels = np.zeros((20, 20), np.uint8)
     labels[:10] = 1
@@ -455,6 +480,20 @@ def test_classes_of_one_side_alone_count_as_missed_or_wrong(write_raster):
     assert [(row["class"], row["iou"]) for row in record["classes"]] == [("road", 1), ("tree", 0), ("pool", 0)]
     assert record["unmatched"] == {"truth": ["tree"], "result": ["pool"]}
     assert any("tree" in message and "missed" in message for message in recorder.messages)
+
+
+@pytest.mark.parametrize("of_both", [254, 255, 300])
+def test_both_sides_together_have_no_more_classes_than_are_told_apart(write_raster, of_both):
+    """255 would be the number of what does not count, and more would fit into no byte."""
+    true = np.arange(1, 201, dtype=np.uint16).reshape(1, 20, 10)
+    paths = {"truth": write_raster(true, "t.tif"), "result": write_raster(true + (of_both - 200), "r.tif")}
+    if of_both <= 254:
+        record = compare(**paths)
+        assert len(record["classes"]) == 254 and record["grid"]["pixels_compared"] == 200
+    else:
+        with pytest.raises(RefSAMError, match=f"{of_both} different classes together.* numbers of obj") as raised:
+            compare(**paths)
+        assert raised.value.code == "input"
 
 
 def test_outputs_hold_the_same_figures(write_raster, tmp_path):

@@ -120,8 +120,8 @@ def test_whole_numbers_may_stand_for_others(sam, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("vcp.queries", float("nan"), "no finite numbers; train it again"),
-        ("vcp.queries", float("inf"), "no finite numbers; train it again"),
+        ("vcp.queries", float("nan"), "no finite numbers, such as 'vcp.queries'"),
+        ("vcp.queries", float("inf"), "no finite numbers, such as 'vcp.queries'"),
         ("sam.mask_decoder.iou_token.weight", 0.0, "weights of SAM itself"),
     ],
 )
@@ -135,6 +135,22 @@ def test_adapters_that_would_spoil_answers_are_refused(sam, tmp_path, name, valu
         checkpoints.load_adapters(sam, path)
     assert caught.value.code == "checkpoint" and "spoilt.safetensors" in str(caught.value)
     assert torch.equal(sam.mask_decoder.iou_token.weight, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["spoilt.pth", "spoilt.safetensors"])
+def test_a_checkpoint_with_a_number_that_is_none_is_refused(sam, tmp_path, name, value):
+    """One such weight makes all answers NaN, and the run would find nothing."""
+    weight = "image_encoder.blocks.3.attn.qkv.weight"
+    state = {**sam.state_dict(), weight: sam.state_dict()[weight].clone()}
+    state[weight][0, 0] = value
+    if name.endswith(".pth"):
+        torch.save(state, tmp_path / name)
+    else:
+        checkpoints.save_weights(state, tmp_path / name)
+    with pytest.raises(RefSAMError, match=f"no finite numbers, such as '{weight}'") as caught:
+        checkpoints.load_segmenter(options(tmp_path, name))
+    assert caught.value.code == "checkpoint" and name in str(caught.value)
 
 
 def test_adapters_from_before_the_blend_load_with_its_start(sam, tmp_path):

@@ -50,6 +50,35 @@ def test_areas_are_those_of_geodesic_polygons(place):
     assert np.allclose(GroundMeasure(crs).areas(polygons), expected, rtol=3e-6)
 
 
+@pytest.mark.parametrize(("code", "radius"), [(3031, 1.2e6), (3031, 3e6), (3995, 2e6)])
+def test_what_goes_around_a_pole_is_measured_up_to_it(code, radius):
+    """The edges are short in longitude, as those of land and sea ice on maps of a kilometre a pixel."""
+    measure = GroundMeasure(CRS.from_epsg(code))
+    disc = shapely.segmentize(shapely.Point(0, 0).buffer(radius, quad_segs=256), 1000)
+    quarter = shapely.box(0, 0, 2 * radius, 2 * radius) & disc
+    ring = disc - shapely.Point(0, 0).buffer(0.9 * radius, quad_segs=256)
+    parts = measure.areas(np.array([shapely.segmentize(quarter, 1000), ring & shapely.box(0, 0, 9e9, 9e9)]))
+    assert np.allclose(measure.areas(np.array([disc, ring])), 4 * parts, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("west", "south", "east", "north"),
+    [(-180, -60, 180, 80), (-180, -80, 180, 60), (-170, -85, 175, 85), (-180, -90, 180, 90), (-180, -90, 180, -70)],
+)
+@pytest.mark.parametrize("pixel", [0.1, 1.0])
+def test_what_covers_most_of_the_globe_is_not_measured_as_the_rest(west, south, east, north, pixel):
+    measure = GroundMeasure(CRS.from_epsg(4326))
+    holes = [shapely.box(-20, -88, 10, -81), shapely.box(-160, -55, 160, 55), shapely.box(20, 62, 30, 70)]
+    whole = shapely.box(west, south, east, north)
+    # Cells of ten degrees, each of them far less than half of the globe.
+    cells = [shapely.box(x, y, x + 10, y + 10) for x in range(-180, 180, 10) for y in range(-90, 90, 10)]
+    for polygon in (whole, whole - shapely.union_all(holes)):
+        parts = shapely.get_parts(shapely.intersection(np.array(cells), polygon))
+        polygons = np.append(parts[shapely.area(parts) > 0], polygon)
+        areas = measure.areas(measure.split_edges(polygons, Affine.scale(pixel), pixel * 1e5))
+        assert areas[-1] == pytest.approx(areas[:-1].sum(), rel=1e-3)
+
+
 def test_areas_of_specks_keep_their_digits():
     """Independent: over so little ground the map's own areal scale is constant."""
     polygons = discs((4e5, 2.7e6, 6e5, 2.8e6), np.full(50, 0.5))

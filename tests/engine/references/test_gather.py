@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from rasterio.transform import Affine, from_origin
@@ -233,6 +234,20 @@ def test_no_mark_is_lost_to_its_geometry(write_raster, write_vector, scene):
     assert (shots.masks == FOREGROUND).sum() == pytest.approx(1400, abs=30)
 
 
+def test_an_outline_marks_its_area_alone_and_a_line_its_course(write_raster, write_vector, scene):
+    raster, square = write_raster(scene), box(100, 100, 120, 120)
+    plain = read(raster, write_vector([on_map(square)], "plain.gpkg"))
+    spiked = shapely.Polygon([(100, 100), (120, 100), (120, 120), (180, 150), (120, 120), (100, 120)])
+    nested = shapely.GeometryCollection([shapely.GeometryCollection([shapely.MultiPolygon([square])])])
+    for number, shape in enumerate((spiked, nested)):
+        found = read(raster, write_vector([on_map(shape)], f"{number}.gpkg"))
+        assert found.digest == plain.digest and found.typical_example == plain.typical_example
+    stroke = shapely.LineString([(140, 130), (160, 130)])
+    alone = read(raster, write_vector([on_map(square), on_map(stroke)], "two.gpkg"))
+    both = read(raster, write_vector([on_map(shapely.GeometryCollection([square, stroke]))], "both.gpkg"))
+    assert both.digest == alone.digest and (both.classes[0].shots.masks == FOREGROUND).sum() > 400 + 40
+
+
 @pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
 def test_negatives_are_background_and_a_class_of_their_own(write_raster, write_vector, scene, crs):
     raster = write_raster(scene)
@@ -321,6 +336,20 @@ def test_the_typical_example_is_of_whole_objects_of_the_smallest_class(write_ras
     whole = read(raster, vector, ground_size=128.0, class_field="kind")  # the mark in the corner is cut by its chip
     assert whole.typical_example == pytest.approx(12 * 10 * 0.5**2)
     assert read(raster, write_vector([on_map(box(0, 0, 500, 400))])).typical_example == 0
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "row"), [("EPSG:3857", 200, 60), ("EPSG:3857", 200, 9900), ("EPSG:4326", 0.002, 60)]
+)
+def test_examples_are_measured_on_the_ground_where_they_lie(write_raster, write_vector, crs, pixel, row):
+    """On a map as large as a country, pixels of one size are of several on the ground."""
+    transform = from_origin(*((1.1e6, 11e6) if pixel > 1 else (5, 71)), pixel, pixel)
+    raster = write_raster(np.full((3, 10000, 400), 90, np.uint8), crs=crs, transform=transform, compress="deflate")
+    square = on_map(box(100, row, 140, row + 40), transform)
+    found = read(raster, write_vector([square], crs=crs))
+    outline = gpd.GeoSeries([shapely.segmentize(square, pixel)], crs=crs).to_crs(4326)[0]
+    expected = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(outline)[0])
+    assert found.typical_example == pytest.approx(expected, rel=1e-4)
 
 
 def test_units_that_touch_are_objects_of_their_own(write_raster, write_vector, scene):
