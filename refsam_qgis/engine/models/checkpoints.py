@@ -154,7 +154,7 @@ def _load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path, what
         )
     for name, value in state.items():
         # The extremes are NaN where any number is, and take one quick pass over each of up to 2.5 GB of weights.
-        if not torch.stack(value.float().aminmax()).isfinite().all():
+        if value.numel() and not torch.stack(value.float().aminmax()).isfinite().all():
             raise RefSAMError(
                 "checkpoint",
                 f"'{path}' holds weights that are no finite numbers, such as '{name}'; train or download it again, or "
