@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from ..events import Reporter
+from .band_roles import doubt, masking_bands, rgb_bands
 from .geodesy import GroundMeasure
 from .georeference import map_transform, open_raster
 from .sampling import sample_pixels
@@ -29,10 +30,10 @@ CACHE_BYTES = 128 * 2**20
 class RasterSource:
     """An open raster that is read window by window, by several threads at a time if need be; a context manager.
 
-    Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
-    else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
-    the raster's own mask (nodata of these bands, alpha if it is none of them, mask band) says so and all three values
-    are finite.
+    Bands become RGB: the given ones, else those whose description or colour interpretation says red, green and blue,
+    else the first three that are not opacity; a single band is repeated and a palette looked up. A pixel is valid where
+    the raster's own mask (nodata of these bands, alpha if it is none of them and not described as data, mask band) says
+    so and all three values are finite.
 
     Args:
         path: Any raster GDAL opens.
@@ -51,11 +52,11 @@ class RasterSource:
         self._opening = threading.Lock()  # warnings are silenced for all threads at once
         self._opened: list[rasterio.DatasetReader] = []
         try:
-            self._bands = _rgb_bands(self._dataset, path, bands)
-            self._assumed = bands is None and _lacks_colours(self._dataset)
+            self._bands = rgb_bands(self._dataset, path, bands)
+            self._doubt = doubt(self._dataset, self._bands) if bands is None else None
             self._palette = _palette(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
-            self._masking_bands = _masking_bands(self._dataset, self._bands)
+            self._masking_bands = masking_bands(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
@@ -101,10 +102,9 @@ class RasterSource:
         return None if self._limits is None else [[float(value) for value in band] for band in self._limits]
 
     def tell_bands(self, reporter: Reporter) -> None:
-        """Log which bands are taken where there are more, and nothing in the raster says which to take."""
-        if self._assumed:
-            bands = ", ".join(map(str, self._bands))
-            reporter.log(f"Bands {bands} are taken as red, green and blue; choose others with Bands.")
+        """Log which bands are taken where the raster does not say which to take, or contradicts itself."""
+        if self._doubt is not None:
+            reporter.log(self._doubt)
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a window that may stick out of the raster.
@@ -166,8 +166,7 @@ class RasterSource:
         Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
         """
         if not self._masking_bands:
-            whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window) > 0
-            return whole
+            return np.ones((int(window.height), int(window.width)), np.bool_)
         masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
         floats = any(dtype.startswith("float") for dtype in self._dtypes)
         valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
@@ -231,65 +230,6 @@ def _open(path: str) -> rasterio.DatasetReader:
 def reading_failure(error: RasterioError) -> str:
     """What GDAL says of a failure to read, which rasterio only refers to."""
     return str(error.__cause__ or error).rstrip(".")
-
-
-def _rgb_bands(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Choose three bands, or one for grey or a palette."""
-    if bands is None:
-        chosen = _default_bands(dataset)
-    elif len(bands) not in (1, 3):
-        raise RefSAMError("input", f"{len(bands)} bands were given for '{path}'; give one (grey) or three (RGB).")
-    else:
-        chosen = bands
-    for band in chosen:
-        if not 1 <= band <= dataset.count:
-            raise RefSAMError("input", f"Raster '{path}' has no band {band}; use bands 1 to {dataset.count}.")
-        if dataset.dtypes[band - 1].startswith("complex"):
-            raise RefSAMError("input", f"Band {band} of '{path}' is complex; give a raster of real values.")
-    return chosen
-
-
-def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
-    opaque = _opaque_bands(dataset)
-    return _named_bands(dataset) or (opaque[:3] if len(opaque) >= 3 else opaque[:1])
-
-
-def _lacks_colours(dataset: rasterio.DatasetReader) -> bool:
-    """Whether a raster has more bands than red, green and blue, and does not say which these are."""
-    return _named_bands(dataset) is None and len(_opaque_bands(dataset)) > 3
-
-
-def _named_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...] | None:
-    """Return the bands that say that they are red, green and blue."""
-    by_name = {
-        interpretation.name: index for index, interpretation in reversed(list(enumerate(dataset.colorinterp, 1)))
-    }
-    by_name |= {
-        description.strip().lower(): index
-        for index, description in reversed(list(enumerate(dataset.descriptions, 1)))
-        if description and description.strip().lower() not in by_name
-    }
-    colours = ("red", "green", "blue")
-    return tuple(by_name[colour] for colour in colours) if all(colour in by_name for colour in colours) else None
-
-
-def _opaque_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
-    """Return the bands that are not alpha, the first one where there is nothing else."""
-    return tuple(i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha) or (1,)
-
-
-def _masking_bands(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
-    """Return which of the bands tell by themselves where they hold data, as those with a nodata value do; else none.
-
-    An alpha band that is taken is data and masks nothing: GDAL calls the last of four 8-bit bands alpha unless it is
-    told otherwise, also where it is near infrared.
-    """
-    kinds = [dataset.colorinterp[band - 1] for band in bands]
-    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-    if ColorInterp.alpha in kinds:
-        return tuple(band for band, of_band in zip(bands, flags, strict=True) if MaskFlags.alpha not in of_band)
-    common = {MaskFlags.per_dataset, MaskFlags.all_valid}
-    return bands if any(common.isdisjoint(of_band) for of_band in flags) else ()
 
 
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
