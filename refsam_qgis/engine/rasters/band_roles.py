@@ -72,6 +72,20 @@ def masking_bands(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> tu
     return tuple(band for band in own if MaskFlags.per_dataset in flags[band])[:1]
 
 
+def unmasked_opacity(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> int | None:
+    """Return the band of opacity that GDAL's masks of the bands taken do not tell of; ``None`` where there is none.
+
+    GDAL makes masks of alpha in bytes and 16-bit integers without sign alone, of the last of two or four bands. Where
+    it makes them of nodata or of a mask instead, the alpha of four 8-bit bands says nothing: it may be GDAL's guess.
+    """
+    opacity = _opacity_bands(dataset, bands)
+    flags = {flag for band in bands for flag in dataset.mask_flag_enums[band - 1]}
+    if not opacity or MaskFlags.alpha in flags:
+        return None
+    guessed = dataset.count == 4 and dataset.dtypes[opacity[0] - 1] == "uint8" and flags != {MaskFlags.all_valid}
+    return None if guessed else opacity[0]
+
+
 def _named_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...] | None:
     """Return the bands that say that they are red, green and blue."""
     described = _described(dataset)

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from ..events import Reporter
-from .band_roles import doubt, masking_bands, rgb_bands
+from .band_roles import doubt, masking_bands, rgb_bands, unmasked_opacity
 from .geodesy import GroundMeasure
 from .georeference import map_transform, open_raster
 from .sampling import sample_pixels
@@ -33,7 +33,7 @@ class RasterSource:
     Bands become RGB: the given ones, else those whose description or colour interpretation says red, green and blue,
     else the first three that are not opacity; a single band is repeated and a palette looked up. A pixel is valid where
     the raster's own mask (nodata of these bands, alpha if it is none of them and not described as data, mask band) says
-    so and all three values are finite.
+    so, all three values are finite, and a palette does not make it transparent.
 
     Args:
         path: Any raster GDAL opens.
@@ -57,6 +57,7 @@ class RasterSource:
             self._palette = _palette(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
             self._masking_bands = masking_bands(self._dataset, self._bands)
+            self._opacity = unmasked_opacity(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
@@ -150,7 +151,8 @@ class RasterSource:
                 f"({reading_failure(error)}); restore or export it anew.",
             ) from error
         if self._palette is not None:
-            values = self._palette[:, values[0]]
+            colours = self._palette[:, values[0]]
+            return colours[:3], valid & (colours[3] > 0)
         return values, valid & np.isfinite(values).all(axis=0)
 
     def _read_bands(self, window: Window) -> NDArray[Any]:
@@ -165,11 +167,13 @@ class RasterSource:
 
         Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
         """
-        if not self._masking_bands:
-            return np.ones((int(window.height), int(window.width)), np.bool_)
-        masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
-        floats = any(dtype.startswith("float") for dtype in self._dtypes)
-        valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
+        valid: NDArray[np.bool_] = np.ones((int(window.height), int(window.width)), np.bool_)
+        if self._masking_bands:
+            masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
+            floats = any(dtype.startswith("float") for dtype in self._dtypes)
+            valid = masks.all(axis=0) if floats else masks.any(axis=0)
+        if self._opacity is not None:
+            valid &= self._dataset.read(self._opacity, window=window) > 0
         return valid
 
     def _percentiles(self) -> NDArray[np.float64]:
@@ -233,10 +237,11 @@ def reading_failure(error: RasterioError) -> str:
 
 
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the colour table of a single palette band as ``(3, entries)``, or ``None``."""
+    """Return the colours and opacities of a single palette band as ``(4, entries)``, or ``None``."""
     if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] != ColorInterp.palette:
         return None
-    table = np.zeros((3, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
+    table = np.zeros((4, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
+    table[3] = 255  # what is not listed is black
     for index, colour in dataset.colormap(bands[0]).items():
-        table[:, index] = colour[:3]
+        table[:, index] = colour
     return table

@@ -143,6 +143,48 @@ def test_an_alpha_band_that_is_described_as_data_masks_nothing(write_raster, rgb
         assert np.array_equal(image, np.where(valid, rgb[::-1], 0))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_alpha_of_any_type_and_place_is_honoured(write_raster, rgb, dtype, count):
+    hole = np.zeros((30, 40), bool)
+    hole[5:9, 6:12] = True
+    opaque = np.concatenate([rgb, rgb])[: count - 1].clip(1, 100)
+    path = write_raster(
+        np.concatenate([np.where(hole, 255, opaque), np.where(hole, 0, 1)[None]]).astype(dtype),
+        colorinterp=[ColorInterp.undefined] * (count - 1) + [ColorInterp.alpha],
+        photometric="minisblack",
+    )
+    with RasterSource(path, (1,)) as raster:
+        image, valid = raster.read(WHOLE)
+        assert raster.limits is None or np.max(raster.limits) <= 100
+    assert np.array_equal(valid, ~hole) and not image[:, hole].any()
+
+
+def test_alpha_is_honoured_beside_nodata_unless_it_may_be_a_guess(write_raster, rgb):
+    """Near infrared of four 8-bit bands is called alpha, and is 0 on water."""
+    hole = np.zeros((30, 40), bool)
+    hole[5:9, 6:12] = True
+    rgba = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    for dtype in ("uint8", "float32"):
+        values = np.concatenate([rgb.clip(1), np.where(hole, 0, 255)[None]]).astype(dtype)
+        values[:, 20:] = 0
+        with RasterSource(write_raster(values, nodata=0, colorinterp=rgba)) as raster:
+            _, valid = raster.read(WHOLE)
+        assert not valid[20:].any() and (~valid[:20]).sum() == (0 if dtype == "uint8" else hole.sum())
+
+
+def test_transparent_entries_of_a_palette_are_invalid(tmp_path):
+    indices = (np.arange(1200).reshape(30, 40) % 7).astype(np.uint8)
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([value for i in range(7) for value in (10 * i, 255 - i, 3 * i)])
+    path = str(tmp_path / "palette.png")
+    picture.save(path, transparency=bytes([0, 255, 0, 128, 255, 255, 255]))
+    with RasterSource(path) as raster:
+        image, valid = raster.read(WHOLE)
+    assert np.array_equal(valid, ~np.isin(indices, (0, 2)))
+    assert not image[:, ~valid].any() and np.array_equal(image[0], np.where(valid, 10 * indices, 0))
+
+
 def test_palette_becomes_its_colours(write_raster):
     indices = (np.arange(1200).reshape(1, 30, 40) % 7).astype(np.uint8)
     table = {i: (10 * i, 255 - i, 3 * i, 255) for i in range(7)}
