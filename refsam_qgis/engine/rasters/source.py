@@ -42,6 +42,16 @@ class RasterSource:
             ``none`` never does and clips to 0..255. Percentiles are those of the whole raster, whatever is read later,
             and never those of its pyramids.
 
+    Attributes:
+        path: As given.
+        is_8_bit: Whether its values are bytes, or the colours of a palette, before any stretch.
+        crs: Its CRS, ``None`` where it has none.
+        transform: From pixels to its CRS.
+        width: In pixels.
+        height: In pixels.
+        measure: Of lengths and areas on the ground.
+        gsd: Ground sample distance in metres (map units without a CRS).
+
     Raises:
         RefSAMError: With code ``input`` when the raster is missing, unreadable or has no such bands.
     """
@@ -55,6 +65,7 @@ class RasterSource:
             self._bands = rgb_bands(self._dataset, path, bands)
             self._doubt = doubt(self._dataset, self._bands) if bands is None else None
             self._palette = _palette(self._dataset, self._bands)
+            self.is_8_bit = _is_8_bit(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
             self._masking_bands = masking_bands(self._dataset, self._bands)
             self._opacity = unmasked_opacity(self._dataset, self._bands)
@@ -64,8 +75,7 @@ class RasterSource:
             self.height: int = self._dataset.height
             self.measure = GroundMeasure(self.crs)
             self.gsd = self.measure.pixel_size(self.transform, self.width, self.height)
-            eight_bit = self._dtypes == {"uint8"} or self._palette is not None
-            stretched = stretch == "percentile" or (stretch == "auto" and not eight_bit)
+            stretched = stretch == "percentile" or (stretch == "auto" and not self.is_8_bit)
             self._limits = self._percentiles() if stretched else None
         except BaseException:
             self._close()
@@ -100,7 +110,11 @@ class RasterSource:
     @property
     def limits(self) -> list[list[float]] | None:
         """Values of each band that become 0 and 255; ``None`` when nothing is stretched."""
-        return None if self._limits is None else [[float(value) for value in band] for band in self._limits]
+        return None if self._limits is None else self._limits.tolist()
+
+    def stretch_limits(self) -> NDArray[np.float64]:
+        """Return what a stretch makes 0 and 255 in each band, ``(1 or 3, 2)``, whether there is one or not."""
+        return self._percentiles() if self._limits is None else self._limits
 
     def tell_bands(self, reporter: Reporter) -> None:
         """Log which bands are taken where the raster does not say which to take, or contradicts itself."""
@@ -197,12 +211,23 @@ class RasterSource:
         if self._limits is None:
             scaled = np.clip(np.nan_to_num(values), 0, 255)
             return scaled.astype(np.uint8)
-        low = self._limits[:, 0, None, None]
-        span = self._limits[:, 1, None, None] - low
-        # A constant band has no span; it becomes black.
-        scaled = (np.nan_to_num(values) - low) / np.where(span > 0, span, np.inf)
-        eight_bit: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-        return eight_bit
+        return stretch_between(values, self._limits)
+
+
+def stretch_between(values: NDArray[Any], limits: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Scale ``(bands, h, w)`` values so that the limits of each band, ``(1 or bands, 2)``, become 0 and 255."""
+    low = limits[:, 0, None, None]
+    span = limits[:, 1, None, None] - low
+    # A constant band has no span; it becomes black.
+    scaled = (np.nan_to_num(values) - low) / np.where(span > 0, span, np.inf)
+    eight_bit: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return eight_bit
+
+
+def stretches_by_itself(path: str, bands: tuple[int, ...] | None) -> bool:
+    """Whether a raster is stretched if that is left to its data type; see `RasterSource` for arguments and errors."""
+    with _open(path) as dataset:
+        return not _is_8_bit(dataset, rgb_bands(dataset, path, bands))
 
 
 def count_bands(path: str) -> int:
@@ -236,9 +261,18 @@ def reading_failure(error: RasterioError) -> str:
     return str(error.__cause__ or error).rstrip(".")
 
 
+def _is_8_bit(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
+    """Whether the values of bands are bytes, or the colours of a palette."""
+    return _has_palette(dataset, bands) or {dataset.dtypes[band - 1] for band in bands} == {"uint8"}
+
+
+def _has_palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
+    return len(bands) == 1 and dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
+
+
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Return the colours and opacities of a single palette band as ``(4, entries)``, or ``None``."""
-    if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] != ColorInterp.palette:
+    if not _has_palette(dataset, bands):
         return None
     table = np.zeros((4, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
     table[3] = 255  # what is not listed is black
