@@ -231,7 +231,7 @@ def _segment(job: FolderJob, tasks: list[_Task], reporter: Reporter, load: Loade
     session = Session(job.references, default_raster, job.raster, job.model, load, reporter)
     with interruptible(reporter):
         if readable:  # examples that cannot be used stop the run; bands that a raster lacks are its own failure
-            session.references(session.showing(readable[0].band_count))
+            session.require_examples(readable[0].band_count)
         reporter.progress(SEARCHED, "Loading the model")
         check_cancelled(reporter)
         _ = session.model

@@ -87,7 +87,8 @@ class RasterOptions:
 
     Attributes:
         bands: One-based indices of the red, green and blue bands; ``None`` chooses from the band descriptions.
-        stretch: ``auto`` scales anything but 8-bit data by percentiles, ``none`` never, ``percentile`` always.
+        stretch: ``auto`` scales anything but 8-bit data by percentiles, and both where only the examples or only the
+            raster that is searched are 8-bit; ``none`` never, ``percentile`` always.
         tile_size: Side of a tile in pixels of the raster; 0 is automatic.
         overlap: Shared part of neighbouring tiles in percent of the tile, 0..50.
     """
@@ -254,7 +255,7 @@ class RefsetJob:
         base: ``.refset`` file whose shots come first; may be the same as `output`. ``None`` for a new set.
         picture: PNG of the chips with their masks; ``None`` for none.
         bands: As in `RasterOptions`, for every raster.
-        stretch: As in `RasterOptions`.
+        stretch: As in `RasterOptions`, but of each raster by itself.
         chip_size: Side of the chips in metres (map units without a CRS); 0 derives it from the marks, or takes that
             of `base`.
     """
@@ -386,7 +387,7 @@ class TrainJob:
         folder: Folder of ``NAME.jpg|png|tif`` with ``NAME_mask.png`` and ``classes.json``; ``None`` for none.
         generated: Whether generated scenes are mixed in; they are all there is without `rasters` and `folder`.
         bands: As in `RasterOptions`, for every raster.
-        stretch: As in `RasterOptions`.
+        stretch: As in `RasterOptions`, but of each raster by itself.
         model: Frozen network to adapt; training starts from the adapters named, from the bundled ones for the bundled
             compact model, else from nothing.
         steps: Optimiser steps at most.

@@ -37,7 +37,7 @@ from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
 from .rasters.parts import files_of
 from .rasters.separate import separate_touching
-from .rasters.source import CACHE_BYTES, RasterSource, count_bands
+from .rasters.source import CACHE_BYTES, RasterSource
 from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
@@ -127,13 +127,14 @@ def segment_raster(
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
-        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+        showing = session.showing(job.input)
+        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, showing.stretch))
         raster.tell_bands(session.reporter)
         window, extent = target_window(job.extent, job.input, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading references")
         with clock.stage("references"):
-            side, showing = _tile_side(job, raster, session, reporter)
+            side, showing = _tile_side(job, raster, session, showing, reporter)
             references = session.references(showing)
         check_cancelled(reporter)
         reporter.progress(LOADED / 3, "Loading the model")
@@ -177,7 +178,7 @@ def segment_raster(
             if (path := outputs["report"]) is not None:
                 further = {
                     "input": describe_input(raster),
-                    "references": _describe_references(references, job.references),
+                    "references": _describe_references(references, job.references, showing),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
                     "files": _describe_files(outputs),
                     **(note or {}),
@@ -330,13 +331,16 @@ class _TileRun:
         return TileRead(tile, rgb, valid, self._encodings.load(tile) if needed else None)
 
 
-def _tile_side(job: SegmentJob, raster: RasterSource, session: Session, reporter: Reporter) -> tuple[int, Showing]:
+def _tile_side(
+    job: SegmentJob, raster: RasterSource, session: Session, showing: Showing, reporter: Reporter
+) -> tuple[int, Showing]:
     """Choose the side of the tiles and the ground size of the chips so that both are equal on the ground.
+
+    `showing` is how the examples are shown but for that size.
 
     Returns:
         The side in pixels, and how the examples are shown.
     """
-    showing = session.showing(count_bands(raster.path))
     if job.raster.tile_size:
         return job.raster.tile_size, showing._replace(ground_size=job.raster.tile_size * raster.gsd)
     wanted = round(session.references(showing).chip_ground_size / raster.gsd)
@@ -411,10 +415,11 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _describe_references(references: ReferenceSet, source: ReferenceSource) -> dict[str, Any]:
+def _describe_references(references: ReferenceSet, source: ReferenceSource, showing: Showing) -> dict[str, Any]:
     return {
         "examples": None if source.vector is None else count_features(source.vector, source.layer),
         "digest": references.digest,
+        "stretch": showing.stretch,
         "chip_ground_size": references.chip_ground_size,
         "gsd": references.gsd,
         "chips": {reference.name: len(reference.shots.images) for reference in references.classes},

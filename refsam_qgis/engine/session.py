@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
-from .rasters.source import count_bands
+from .rasters.source import count_bands, stretches_by_itself
 from .references.bands import bands_of_examples
 from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
+from .references.refset_file import stretches_in
 from .runner import Loader
 
 RECENT = 4
@@ -28,10 +29,12 @@ class Showing(NamedTuple):
 
     Attributes:
         bands: Bands of their raster that are read; ``None`` lets it choose.
+        stretch: As in `RasterSource`, of their raster and of the one that is searched, so that both are seen alike.
         ground_size: Side of their chips in metres; ``None`` for their own one.
     """
 
     bands: tuple[int, ...] | None
+    stretch: str
     ground_size: float | None
 
 
@@ -74,6 +77,7 @@ class Session:
         self._load = load
         self.reporter = OnceReporter(reporter)
         self._bands: dict[int, tuple[int, ...] | None] = {}
+        self._stretches: dict[tuple[int, ...] | None, set[bool]] = {}
         self._references: dict[Showing, ReferenceSet] = {}
         self._described: dict[Showing, Described] = {}
         self._told = 0.0
@@ -83,11 +87,18 @@ class Session:
         """The network."""
         return self._load(self.options)
 
-    def showing(self, band_count: int) -> Showing:
-        """Return how the examples are shown for a raster of so many bands: in its bands, at their own ground size."""
-        if band_count not in self._bands:
-            self._bands[band_count] = self._choose_bands(band_count)
-        return Showing(self._bands[band_count], None)
+    def showing(self, path: str) -> Showing:
+        """Return how the examples are shown for a raster: in its bands, stretched if it is, at their own ground size.
+
+        Raises:
+            RefSAMError: When the raster, or what the examples are read from, cannot be opened or has no such bands.
+        """
+        bands = self._bands_of_examples(count_bands(path))
+        return Showing(bands, self._choose_stretch(path, bands), None)
+
+    def require_examples(self, band_count: int) -> None:
+        """Raise what makes the examples useless for any raster of so many bands, as `references` does."""
+        self.references(Showing(self._bands_of_examples(band_count), self._reading.stretch, None))
 
     def references(self, showing: Showing) -> ReferenceSet:
         """Return the examples as chips; see `gather_references`."""
@@ -97,7 +108,7 @@ class Session:
                 self._source,
                 self._default_raster,
                 showing.bands,
-                self._reading.stretch,
+                showing.stretch,
                 self.reporter,
                 showing.ground_size,
             )
@@ -128,6 +139,11 @@ class Session:
             )
         return replace(options, min_area=least)
 
+    def _bands_of_examples(self, band_count: int) -> tuple[int, ...] | None:
+        if band_count not in self._bands:
+            self._bands[band_count] = self._choose_bands(band_count)
+        return self._bands[band_count]
+
     def _choose_bands(self, band_count: int) -> tuple[int, ...] | None:
         chosen, path = self._reading.bands, self._source.raster
         if chosen is None or path is None:
@@ -140,6 +156,37 @@ class Session:
                 "and blue; put the examples into a reference set with bands of their own to change that."
             )
         return bands
+
+    def _choose_stretch(self, path: str, bands: tuple[int, ...] | None) -> str:
+        """Choose the stretch of a raster and the examples, read in `bands`: of both if their data types ask it of one.
+
+        Else the one's contrast would be another than the other's, which misleads the network more than anything.
+        """
+        if self._reading.stretch != "auto":
+            return self._reading.stretch
+        searched = stretches_by_itself(path, self._reading.bands)
+        if self._stretches_of_examples(bands) <= {searched}:
+            return "auto"
+        self.reporter.log(
+            "The contrast of 8-bit examples is stretched, as that of a raster that is searched is."
+            if searched
+            else "The contrast of 8-bit rasters that are searched is stretched, as that of examples is."
+        )
+        return "percentile"
+
+    def _stretches_of_examples(self, bands: tuple[int, ...] | None) -> set[bool]:
+        """Return whether there are examples that are stretched by themselves, and whether there are others.
+
+        Nothing is returned for examples on the raster that is searched: they are seen as it is.
+        """
+        if bands not in self._stretches:
+            if self._source.refset is not None:
+                self._stretches[bands] = stretches_in(self._source.refset)
+            elif self._source.raster is not None:
+                self._stretches[bands] = {stretches_by_itself(self._source.raster, bands)}
+            else:
+                self._stretches[bands] = set()
+        return self._stretches[bands]
 
     def _describe(self, model: ReferenceSegmenter, options: ModelOptions, references: ReferenceSet) -> Described:
         shots = [reference.shots for reference in references.classes]

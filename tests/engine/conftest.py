@@ -45,9 +45,9 @@ def write_raster(tmp_path: Path) -> Callable[..., str]:
             path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, crs=crs,
             transform=transform, **profile,
         ) as dataset:  # fmt: skip
-            dataset.write(values)
             if colorinterp is not None:
-                dataset.colorinterp = colorinterp
+                dataset.colorinterp = colorinterp  # a GeoTIFF with pixels does not take each of them
+            dataset.write(values)
             if colormap is not None:
                 dataset.write_colormap(1, colormap)
             if mask is not None:

@@ -114,6 +114,30 @@ def test_bands_that_nothing_names_are_told_once_for_all_rasters(references, tmp_
     ]
 
 
+def test_rasters_of_other_data_types_than_the_examples_give_the_same(references, tmp_path, write_raster):
+    """What is found of words and shares is what is found of bytes that are stretched."""
+    image = scene(3)
+    write_raster(image.astype(np.uint16) * 12, "in/words.tif")
+    write_raster(image.astype(np.float32) / 256, "in/shares.tif")
+    write_raster(image, "in/bytes.tif")
+    reporter, masks = Recorder(), {}
+    for stretch in ("auto", "percentile"):
+        reading = RasterOptions(tile_size=128, stretch=stretch)
+        out = tmp_path / stretch
+        asked = job(references, tmp_path / "in", raster=reading, output_folder=str(out), probability=True)
+        assert run_folder(asked, reporter, Loads())["done"] == 3
+        for name in ("words", "shares", "bytes"):
+            with rasterio.open(out / f"{name}_probability.tif") as probability:
+                masks[stretch, name] = probability.read()
+    assert np.array_equal(masks["auto", "words"], masks["percentile", "bytes"])
+    assert np.array_equal(masks["auto", "shares"], masks["percentile", "bytes"])
+    assert not np.array_equal(masks["auto", "bytes"], masks["percentile", "bytes"])
+    told = [message for message in reporter.messages if "contrast" in message]
+    assert told == ["The contrast of 8-bit examples is stretched, as that of a raster that is searched is."]
+    report = json.loads((tmp_path / "auto" / "words.json").read_text(encoding="utf-8"))
+    assert report["references"]["stretch"] == "percentile" and report["input"]["stretched_between"]
+
+
 def test_ten_of_twelve_are_done_and_two_have_reasons(references, folder, tmp_path):
     reporter, load = Recorder(), Loads()
     asked = job(references, folder, failures=str(tmp_path / "failed.csv"))

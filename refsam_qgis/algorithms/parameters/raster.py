@@ -41,7 +41,10 @@ def declare_reading(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
         STRETCH,
         tr("Contrast stretch"),
         STRETCHES,
-        tr("How values become 8-bit: 'auto' stretches all but 8-bit data, by percentiles."),
+        tr(
+            "How values become 8-bit: 'auto' stretches all but 8-bit data, by percentiles; where only the examples or "
+            "only the searched raster are 8-bit, it stretches both."
+        ),
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import RefSAMError
 from ..events import Reporter
+from .band_roles import doubt, masking_bands, rgb_bands, unmasked_opacity
 from .geodesy import GroundMeasure
 from .georeference import map_transform, open_raster
 from .sampling import sample_pixels
@@ -29,10 +30,10 @@ CACHE_BYTES = 128 * 2**20
 class RasterSource:
     """An open raster that is read window by window, by several threads at a time if need be; a context manager.
 
-    Bands become RGB: the given ones, else those whose colour interpretation or description says red, green and blue,
-    else the first three that are not alpha; a single band is repeated and a palette looked up. A pixel is valid where
-    the raster's own mask (nodata of these bands, alpha if it is none of them, mask band) says so and all three values
-    are finite.
+    Bands become RGB: the given ones, else those whose description or colour interpretation says red, green and blue,
+    else the first three that are not opacity; a single band is repeated and a palette looked up. A pixel is valid where
+    the raster's own mask (nodata of these bands, alpha if it is none of them and not described as data, mask band) says
+    so, all three values are finite, and a palette does not make it transparent.
 
     Args:
         path: Any raster GDAL opens.
@@ -40,6 +41,16 @@ class RasterSource:
         stretch: ``auto`` stretches anything but 8-bit data between percentiles, ``percentile`` always does,
             ``none`` never does and clips to 0..255. Percentiles are those of the whole raster, whatever is read later,
             and never those of its pyramids.
+
+    Attributes:
+        path: As given.
+        is_8_bit: Whether its values are bytes, or the colours of a palette, before any stretch.
+        crs: Its CRS, ``None`` where it has none.
+        transform: From pixels to its CRS.
+        width: In pixels.
+        height: In pixels.
+        measure: Of lengths and areas on the ground.
+        gsd: Ground sample distance in metres (map units without a CRS).
 
     Raises:
         RefSAMError: With code ``input`` when the raster is missing, unreadable or has no such bands.
@@ -51,19 +62,20 @@ class RasterSource:
         self._opening = threading.Lock()  # warnings are silenced for all threads at once
         self._opened: list[rasterio.DatasetReader] = []
         try:
-            self._bands = _rgb_bands(self._dataset, path, bands)
-            self._assumed = bands is None and _lacks_colours(self._dataset)
+            self._bands = rgb_bands(self._dataset, path, bands)
+            self._doubt = doubt(self._dataset, self._bands) if bands is None else None
             self._palette = _palette(self._dataset, self._bands)
+            self.is_8_bit = _is_8_bit(self._dataset, self._bands)
             self._dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
-            self._masking_bands = _masking_bands(self._dataset, self._bands)
+            self._masking_bands = masking_bands(self._dataset, self._bands)
+            self._opacity = unmasked_opacity(self._dataset, self._bands)
             self.crs = self._dataset.crs
             self.transform = map_transform(self._dataset)
             self.width: int = self._dataset.width
             self.height: int = self._dataset.height
             self.measure = GroundMeasure(self.crs)
             self.gsd = self.measure.pixel_size(self.transform, self.width, self.height)
-            eight_bit = self._dtypes == {"uint8"} or self._palette is not None
-            stretched = stretch == "percentile" or (stretch == "auto" and not eight_bit)
+            stretched = stretch == "percentile" or (stretch == "auto" and not self.is_8_bit)
             self._limits = self._percentiles() if stretched else None
         except BaseException:
             self._close()
@@ -98,13 +110,16 @@ class RasterSource:
     @property
     def limits(self) -> list[list[float]] | None:
         """Values of each band that become 0 and 255; ``None`` when nothing is stretched."""
-        return None if self._limits is None else [[float(value) for value in band] for band in self._limits]
+        return None if self._limits is None else self._limits.tolist()
+
+    def stretch_limits(self) -> NDArray[np.float64]:
+        """Return what a stretch makes 0 and 255 in each band, ``(1 or 3, 2)``, whether there is one or not."""
+        return self._percentiles() if self._limits is None else self._limits
 
     def tell_bands(self, reporter: Reporter) -> None:
-        """Log which bands are taken where there are more, and nothing in the raster says which to take."""
-        if self._assumed:
-            bands = ", ".join(map(str, self._bands))
-            reporter.log(f"Bands {bands} are taken as red, green and blue; choose others with Bands.")
+        """Log which bands are taken where the raster does not say which to take, or contradicts itself."""
+        if self._doubt is not None:
+            reporter.log(self._doubt)
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a window that may stick out of the raster.
@@ -150,7 +165,8 @@ class RasterSource:
                 f"({reading_failure(error)}); restore or export it anew.",
             ) from error
         if self._palette is not None:
-            values = self._palette[:, values[0]]
+            colours = self._palette[:, values[0]]
+            return colours[:3], valid & (colours[3] > 0)
         return values, valid & np.isfinite(values).all(axis=0)
 
     def _read_bands(self, window: Window) -> NDArray[Any]:
@@ -165,12 +181,13 @@ class RasterSource:
 
         Nodata is a value of its own to floats: no band may have it. Of integers one band may, as it is often 0.
         """
-        if not self._masking_bands:
-            whole: NDArray[np.bool_] = self._dataset.dataset_mask(window=window) > 0
-            return whole
-        masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
-        floats = any(dtype.startswith("float") for dtype in self._dtypes)
-        valid: NDArray[np.bool_] = masks.all(axis=0) if floats else masks.any(axis=0)
+        valid: NDArray[np.bool_] = np.ones((int(window.height), int(window.width)), np.bool_)
+        if self._masking_bands:
+            masks = self._dataset.read_masks(self._masking_bands, window=window) > 0
+            floats = any(dtype.startswith("float") for dtype in self._dtypes)
+            valid = masks.all(axis=0) if floats else masks.any(axis=0)
+        if self._opacity is not None:
+            valid &= self._dataset.read(self._opacity, window=window) > 0
         return valid
 
     def _percentiles(self) -> NDArray[np.float64]:
@@ -194,12 +211,23 @@ class RasterSource:
         if self._limits is None:
             scaled = np.clip(np.nan_to_num(values), 0, 255)
             return scaled.astype(np.uint8)
-        low = self._limits[:, 0, None, None]
-        span = self._limits[:, 1, None, None] - low
-        # A constant band has no span; it becomes black.
-        scaled = (np.nan_to_num(values) - low) / np.where(span > 0, span, np.inf)
-        eight_bit: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-        return eight_bit
+        return stretch_between(values, self._limits)
+
+
+def stretch_between(values: NDArray[Any], limits: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Scale ``(bands, h, w)`` values so that the limits of each band, ``(1 or bands, 2)``, become 0 and 255."""
+    low = limits[:, 0, None, None]
+    span = limits[:, 1, None, None] - low
+    # A constant band has no span; it becomes black.
+    scaled = (np.nan_to_num(values) - low) / np.where(span > 0, span, np.inf)
+    eight_bit: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return eight_bit
+
+
+def stretches_by_itself(path: str, bands: tuple[int, ...] | None) -> bool:
+    """Whether a raster is stretched if that is left to its data type; see `RasterSource` for arguments and errors."""
+    with _open(path) as dataset:
+        return not _is_8_bit(dataset, rgb_bands(dataset, path, bands))
 
 
 def count_bands(path: str) -> int:
@@ -233,70 +261,21 @@ def reading_failure(error: RasterioError) -> str:
     return str(error.__cause__ or error).rstrip(".")
 
 
-def _rgb_bands(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Choose three bands, or one for grey or a palette."""
-    if bands is None:
-        chosen = _default_bands(dataset)
-    elif len(bands) not in (1, 3):
-        raise RefSAMError("input", f"{len(bands)} bands were given for '{path}'; give one (grey) or three (RGB).")
-    else:
-        chosen = bands
-    for band in chosen:
-        if not 1 <= band <= dataset.count:
-            raise RefSAMError("input", f"Raster '{path}' has no band {band}; use bands 1 to {dataset.count}.")
-        if dataset.dtypes[band - 1].startswith("complex"):
-            raise RefSAMError("input", f"Band {band} of '{path}' is complex; give a raster of real values.")
-    return chosen
+def _is_8_bit(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
+    """Whether the values of bands are bytes, or the colours of a palette."""
+    return _has_palette(dataset, bands) or {dataset.dtypes[band - 1] for band in bands} == {"uint8"}
 
 
-def _default_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
-    opaque = _opaque_bands(dataset)
-    return _named_bands(dataset) or (opaque[:3] if len(opaque) >= 3 else opaque[:1])
-
-
-def _lacks_colours(dataset: rasterio.DatasetReader) -> bool:
-    """Whether a raster has more bands than red, green and blue, and does not say which these are."""
-    return _named_bands(dataset) is None and len(_opaque_bands(dataset)) > 3
-
-
-def _named_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...] | None:
-    """Return the bands that say that they are red, green and blue."""
-    by_name = {
-        interpretation.name: index for index, interpretation in reversed(list(enumerate(dataset.colorinterp, 1)))
-    }
-    by_name |= {
-        description.strip().lower(): index
-        for index, description in reversed(list(enumerate(dataset.descriptions, 1)))
-        if description and description.strip().lower() not in by_name
-    }
-    colours = ("red", "green", "blue")
-    return tuple(by_name[colour] for colour in colours) if all(colour in by_name for colour in colours) else None
-
-
-def _opaque_bands(dataset: rasterio.DatasetReader) -> tuple[int, ...]:
-    """Return the bands that are not alpha, the first one where there is nothing else."""
-    return tuple(i for i, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha) or (1,)
-
-
-def _masking_bands(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
-    """Return which of the bands tell by themselves where they hold data, as those with a nodata value do; else none.
-
-    An alpha band that is taken is data and masks nothing: GDAL calls the last of four 8-bit bands alpha unless it is
-    told otherwise, also where it is near infrared.
-    """
-    kinds = [dataset.colorinterp[band - 1] for band in bands]
-    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-    if ColorInterp.alpha in kinds:
-        return tuple(band for band, of_band in zip(bands, flags, strict=True) if MaskFlags.alpha not in of_band)
-    common = {MaskFlags.per_dataset, MaskFlags.all_valid}
-    return bands if any(common.isdisjoint(of_band) for of_band in flags) else ()
+def _has_palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> bool:
+    return len(bands) == 1 and dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
 
 
 def _palette(dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the colour table of a single palette band as ``(3, entries)``, or ``None``."""
-    if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] != ColorInterp.palette:
+    """Return the colours and opacities of a single palette band as ``(4, entries)``, or ``None``."""
+    if not _has_palette(dataset, bands):
         return None
-    table = np.zeros((3, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
+    table = np.zeros((4, np.iinfo(dataset.dtypes[bands[0] - 1]).max + 1), np.uint8)
+    table[3] = 255  # what is not listed is black
     for index, colour in dataset.colormap(bands[0]).items():
-        table[:, index] = colour[:3]
+        table[:, index] = colour
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy import ndimage
 from ..errors import RefSAMError
 from ..models.sam import INPUT_SIZE, resize_pixels
 from ..models.segmenter import FOREGROUND, IGNORE, Shots
+from ..rasters.source import stretch_between
 
 LARGEST_CHIP = 8192
 """Longest side of a chip in pixels."""
@@ -32,6 +33,9 @@ class Chip:
         origin: Where it was cut and how, for people; JSON-compatible.
         areas: Of each object that is outlined in it as a whole, in the square of the unit of `gsd`. In the mask objects
             that touch are one.
+        stretched: Whether the contrast of `image` is stretched; ``None`` where nobody knows.
+        limits: Values of each band of `image` that a stretch of its raster makes 0 and 255, ``(1 or 3, 2)``, if it is
+            of 8-bit data that is not stretched.
     """
 
     image: NDArray[np.uint8]
@@ -40,6 +44,8 @@ class Chip:
     gsd: float
     origin: Mapping[str, Any] = field(default_factory=dict)
     areas: tuple[float, ...] = ()
+    stretched: bool | None = None
+    limits: NDArray[np.float64] | None = None
 
     @property
     def side(self) -> int:
@@ -86,8 +92,16 @@ class ChipSet:
                 _with_side(chip, chip_side(ground_size, chip.gsd, chip.origin.get("raster", "?"))) for chip in chips
             )
 
-        classes = {name: fit(chips) for name, chips in self.classes.items()}
-        return ChipSet(ground_size, classes, fit(self.negatives))
+        return replace(self.changed(fit), ground_size=ground_size)
+
+    def with_stretch(self) -> ChipSet:
+        """Return the set with the contrast of every chip stretched of which is known how."""
+        return self.changed(lambda chips: tuple(map(_stretched, chips)))
+
+    def changed(self, change: Callable[[Sequence[Chip]], Sequence[Chip]]) -> ChipSet:
+        """Return the set with the chips of each class and of the negatives changed."""
+        classes = {name: change(chips) for name, chips in self.classes.items()}
+        return ChipSet(self.ground_size, classes, change(self.negatives))
 
 
 def chip_side(ground_size: float, gsd: float, raster: str) -> int:
@@ -153,6 +167,13 @@ def resize_mask(
         place = lost[0] * side // native, lost[1] * side // native
         small[place], small_valid[place] = FOREGROUND, True
     return small, small_valid
+
+
+def _stretched(chip: Chip) -> Chip:
+    if chip.limits is None:
+        return chip
+    image = np.where(chip.valid, stretch_between(chip.image, chip.limits), np.uint8(0))
+    return replace(chip, image=image, stretched=True, limits=None)
 
 
 def _resized(chip: Chip, side: int) -> Chip:

@@ -137,7 +137,8 @@ def gather_references(
         source: Where the examples are.
         default_raster: Raster of the marks if `source` names none.
         bands: Of the raster of the marks, as in `RasterSource`; see `bands_of_examples`.
-        stretch: As in `RasterSource`; a reference set keeps that of its making.
+        stretch: As in `RasterSource`; ``percentile`` also stretches the chips of a reference set that are not, and
+            the others leave them as they were made.
         reporter: Hears about what was left out, and is asked whether to stop.
         ground_size: Side of the chips in metres (map units without a CRS); ``None`` takes that of the reference set,
             or for marks `CHIP_PER_OBJECT` times the median object, within `MIN_CHIP` to `MAX_CHIP` pixels and no
@@ -148,6 +149,13 @@ def gather_references(
     """
     if source.refset is not None:
         chips = read_refset(source.refset, reporter)
+        if stretch == "percentile":
+            chips = chips.with_stretch()
+            if left := sum(chip.stretched is not True for _, chip in chips.chips()):
+                reporter.log(
+                    f"Chips of '{source.refset}' that are not known to be stretched, as the raster that is searched "
+                    f"is: {left}; build the set anew with Contrast stretch 'auto'."
+                )
         return to_reference_set(chips if ground_size is None else chips.at_ground_size(ground_size))
     with open_marked(source, source.raster or default_raster, bands, stretch, reporter) as marked:
         chips = cut_chips(marked, choose_ground_size([marked]) if ground_size is None else ground_size, reporter)
@@ -266,7 +274,8 @@ def _cut(marked: MarkedRaster, subject: _Subject, side: int, reporter: Reporter)
         if len(chips) == MAX_CHIPS:
             break
         origin = _origin(marked, window, subject.annotation)
-        chips.append(Chip(image, mask, valid, raster.gsd, origin, _whole_areas(subject, window, grid)))
+        areas = _whole_areas(subject, window, grid)
+        chips.append(Chip(image, mask, valid, raster.gsd, origin, areas, raster.limits is not None))
         taken.append(_box(window))
     unseen = len(outlines) - int(shapely.intersects(outlines, shapely.union_all(taken)).sum())
     if unseen and chips:

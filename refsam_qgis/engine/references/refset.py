@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..events import OnceReporter, Reporter, check_cancelled
 from ..job import RefsetJob
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..rasters.parts import files_of
-from ..rasters.source import CACHE_BYTES
+from ..rasters.source import CACHE_BYTES, RasterSource
 from ..runner import Loader
 from ..vectors import value_order
 from .chips import Chip, ChipSet
@@ -69,7 +69,7 @@ def run_refset(job: RefsetJob, reporter: Reporter, load: Loader | None = None) -
         cuts = []
         for number, one in enumerate(marked):
             reporter.progress(0.1 + 0.6 * number / len(marked), "Cutting chips")
-            cuts.append(_dated(cut_chips(one, ground_size, reporter)))
+            cuts.append(_completed(cut_chips(one, ground_size, reporter), one.raster))
         chips = _joined(base or ChipSet(ground_size, {}), cuts, reporter)
         require_chips(chips, marked)
         if len(chips.classes) > MAX_CLASSES:
@@ -105,14 +105,18 @@ def _ground_size(job: RefsetJob, base: ChipSet | None, marked: Sequence[MarkedRa
     return base.ground_size
 
 
-def _dated(chips: ChipSet) -> ChipSet:
-    """Add to every chip's origin when it was made and by what."""
+def _completed(chips: ChipSet, raster: RasterSource) -> ChipSet:
+    """Add to every chip how it can be stretched, and to its origin when it was made and by what."""
     made = {"made": datetime.date.today().isoformat(), "made_by": f"RefSAM {__version__}"}
+    limits = None
+    if raster.is_8_bit and raster.limits is None:
+        with suppress(RefSAMError):  # a raster that is damaged elsewhere gives its chips all the same
+            limits = raster.stretch_limits()
 
-    def date(cut: Iterable[Chip]) -> list[Chip]:
-        return [replace(chip, origin={**chip.origin, **made}) for chip in cut]
+    def complete(cut: Sequence[Chip]) -> list[Chip]:
+        return [replace(chip, origin={**chip.origin, **made}, limits=limits) for chip in cut]
 
-    return ChipSet(chips.ground_size, {name: date(cut) for name, cut in chips.classes.items()}, date(chips.negatives))
+    return chips.changed(complete)
 
 
 def _joined(base: ChipSet, cuts: Sequence[ChipSet], reporter: Reporter) -> ChipSet:

@@ -1,9 +1,9 @@
 """The ``.refset`` file: a zip archive of chips as lossless PNGs with a manifest, independent of any model.
 
 ``refset.json`` names the format and its version, the ground size, the classes in the order of their ids, and of every
-chip its class (null for a negative), side, ground sample distance, areas of objects and origin. The N-th chip is
-``chips/N/image.png`` (RGB), ``mask.png`` (values of `Shots`) and ``valid.png`` (0 or 255). Equal content gives equal
-bytes.
+chip its class (null for a negative), side, ground sample distance, areas of objects, origin, whether it is stretched
+and between which values it can be. The N-th chip is ``chips/N/image.png`` (RGB), ``mask.png`` (values of `Shots`) and
+``valid.png`` (0 or 255). Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +68,8 @@ def write_refset(path: str, chips: ChipSet, reporter: Reporter) -> None:
                 "gsd": chip.gsd,
                 "areas": list(chip.areas),
                 "origin": dict(chip.origin),
+                "stretched": chip.stretched,
+                "limits": None if chip.limits is None else chip.limits.tolist(),
             }
             for name, chip in named
         ],
@@ -118,15 +121,34 @@ def read_refset(path: str, reporter: Reporter) -> ChipSet:
     Raises:
         RefSAMError: With code ``reference`` when the file is missing, foreign, damaged or of another version.
     """
+    with _reading(path) as (archive, contents):
+        classes: dict[str, list[Chip]] = {name: [] for name in contents.names}
+        negatives: list[Chip] = []
+        for name, chip in _chips(archive, contents, reporter):
+            (negatives if name is None else classes[name]).append(chip)
+    return ChipSet(contents.ground_size, classes, negatives)
+
+
+def stretches_in(path: str) -> set[bool]:
+    """Return whether there are chips in a reference set that are stretched, and whether there are some that are not.
+
+    What nobody knows of is left out. Only the manifest is read.
+
+    Raises:
+        RefSAMError: As `read_refset`.
+    """
+    with _reading(path) as (_, contents):
+        return {stretched for stretched in map(_is_stretched, contents.entries) if stretched is not None}
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[tuple[zipfile.ZipFile, _Contents]]:
+    """Open a reference set; raises what `read_refset` does, whatever fails in the context."""
     with _open(path) as archive:
         if MANIFEST not in archive.namelist():
             raise _foreign(path)
         try:
-            contents = _contents(archive, path)
-            classes: dict[str, list[Chip]] = {name: [] for name in contents.names}
-            negatives: list[Chip] = []
-            for name, chip in _chips(archive, contents, reporter):
-                (negatives if name is None else classes[name]).append(chip)
+            yield archive, _contents(archive, path)
         except (RefSAMError, MemoryError):
             raise
         except Exception as error:  # members fail in many ways when they are damaged; all mean the same to a user
@@ -134,7 +156,6 @@ def read_refset(path: str, reporter: Reporter) -> ChipSet:
                 "reference",
                 f"Reference set '{path}' is damaged ({_reason(error)}); restore a copy of it or build it anew.",
             ) from error
-    return ChipSet(contents.ground_size, classes, negatives)
 
 
 def _open(path: str) -> zipfile.ZipFile:
@@ -199,7 +220,8 @@ def _chips(archive: zipfile.ZipFile, contents: _Contents, reporter: Reporter) ->
         check_cancelled(reporter)
         # Files of before did not say the areas, or said 0 of polygons without one.
         areas = tuple(_positive(area) for area in entry.get("areas", ()) if area != 0)
-        yield name, replace(_read_chip(archive, number, side, gsd, entry["origin"]), areas=areas)
+        chip = _read_chip(archive, number, side, gsd, entry["origin"])
+        yield name, replace(chip, areas=areas, stretched=_is_stretched(entry), limits=_limits_of(entry))
 
 
 def _class_of(entry: Any, names: list[str]) -> str | None:
@@ -215,6 +237,23 @@ def _size_of(entry: Any, ground_size: float) -> tuple[int, float]:
     if type(side) is not int or not 1 <= side <= LARGEST_CHIP or side != chip_side(ground_size, gsd, "?"):
         raise ValueError(f"a chip of side {side} does not cover the ground size")
     return side, gsd
+
+
+def _is_stretched(entry: Any) -> bool | None:
+    """Whether a chip is stretched; files of before say it where that did not depend on the data type."""
+    stretched = entry.get("stretched", {"percentile": True, "none": False}.get(entry["origin"].get("stretch")))
+    if not isinstance(stretched, (bool, type(None))):
+        raise ValueError(f"whether a chip is stretched is {stretched!r}")
+    return stretched
+
+
+def _limits_of(entry: Any) -> NDArray[np.float64] | None:
+    if (limits := entry.get("limits")) is None:
+        return None
+    values = np.asarray(limits, np.float64)
+    if values.shape not in ((1, 2), (3, 2)) or not np.isfinite(values).all():
+        raise ValueError("a chip is to be stretched between what are no values of bands")
+    return values
 
 
 def _positive(value: Any) -> float:

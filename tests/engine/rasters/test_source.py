@@ -121,6 +121,70 @@ def test_an_alpha_band_that_is_taken_is_data(write_raster, rgb, stretch):
         assert np.array_equal(raster.read(WHOLE)[1], infrared[0] > 0)
 
 
+def describe(path, *descriptions):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = descriptions
+    return path
+
+
+@pytest.mark.parametrize(
+    ("description", "is_opacity"),
+    [("Alpha", True), ("alpha band", True), ("Band 4", True), (None, True), ("nir", False), ("近红外", False)],
+)
+def test_an_alpha_band_that_is_described_as_data_masks_nothing(write_raster, rgb, description, is_opacity):
+    four = np.concatenate([rgb, rgb[:1].clip(1)])
+    four[3, 5:9, 6:12] = 0
+    path = describe(write_raster(four), "blue", "green", "red", description)
+    for bands in (None, (3, 2, 1)):
+        with RasterSource(path, bands) as raster:
+            image, valid = raster.read(WHOLE)
+            assert raster.bands == (3, 2, 1)
+        assert np.array_equal(valid, four[3] > 0) if is_opacity else valid.all()
+        assert np.array_equal(image, np.where(valid, rgb[::-1], 0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_alpha_of_any_type_and_place_is_honoured(write_raster, rgb, dtype, count):
+    hole = np.zeros((30, 40), bool)
+    hole[5:9, 6:12] = True
+    opaque = np.concatenate([rgb, rgb])[: count - 1].clip(1, 100)
+    path = write_raster(
+        np.concatenate([np.where(hole, 255, opaque), np.where(hole, 0, 1)[None]]).astype(dtype),
+        colorinterp=[ColorInterp.undefined] * (count - 1) + [ColorInterp.alpha],
+        photometric="minisblack",
+    )
+    with RasterSource(path, (1,)) as raster:
+        image, valid = raster.read(WHOLE)
+        assert raster.limits is None or np.max(raster.limits) <= 100
+    assert np.array_equal(valid, ~hole) and not image[:, hole].any()
+
+
+def test_alpha_is_honoured_beside_nodata_unless_it_may_be_a_guess(write_raster, rgb):
+    """Near infrared of four 8-bit bands is called alpha, and is 0 on water."""
+    hole = np.zeros((30, 40), bool)
+    hole[5:9, 6:12] = True
+    rgba = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    for dtype in ("uint8", "float32"):
+        values = np.concatenate([rgb.clip(1), np.where(hole, 0, 255)[None]]).astype(dtype)
+        values[:, 20:] = 0
+        with RasterSource(write_raster(values, nodata=0, colorinterp=rgba)) as raster:
+            _, valid = raster.read(WHOLE)
+        assert not valid[20:].any() and (~valid[:20]).sum() == (0 if dtype == "uint8" else hole.sum())
+
+
+def test_transparent_entries_of_a_palette_are_invalid(tmp_path):
+    indices = (np.arange(1200).reshape(30, 40) % 7).astype(np.uint8)
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([value for i in range(7) for value in (10 * i, 255 - i, 3 * i)])
+    path = str(tmp_path / "palette.png")
+    picture.save(path, transparency=bytes([0, 255, 0, 128, 255, 255, 255]))
+    with RasterSource(path) as raster:
+        image, valid = raster.read(WHOLE)
+    assert np.array_equal(valid, ~np.isin(indices, (0, 2)))
+    assert not image[:, ~valid].any() and np.array_equal(image[0], np.where(valid, 10 * indices, 0))
+
+
 def test_palette_becomes_its_colours(write_raster):
     indices = (np.arange(1200).reshape(1, 30, 40) % 7).astype(np.uint8)
     table = {i: (10 * i, 255 - i, 3 * i, 255) for i in range(7)}
@@ -137,23 +201,32 @@ def test_one_and_two_bands_are_grey(write_raster, rgb, bands):
     assert np.array_equal(image, np.repeat(rgb[:1], 3, axis=0))
 
 
-def test_bands_come_from_interpretation_then_description_then_order(write_raster, rgb):
+def test_bands_come_from_description_then_interpretation_then_order(write_raster, rgb):
     four = np.concatenate([rgb, 255 - rgb[:1]])
     bgr = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined)
     by_colour = write_raster(four, "colour.tif", colorinterp=bgr)
-    by_name = write_raster(four, "name.tif", photometric="minisblack")
-    with rasterio.open(by_name, "r+") as dataset:
-        dataset.descriptions = ("NIR", "Blue", "Red", "Green")
+    by_name = describe(write_raster(four, "name.tif", photometric="minisblack"), "NIR", "Blue", "Red", "Green")
+    by_both = describe(write_raster(four, "both.tif", photometric="minisblack"), "NIR", "Blue", "Red", None)
+    with rasterio.open(by_both, "r+") as dataset:
+        dataset.colorinterp = (*[ColorInterp.undefined] * 3, ColorInterp.green)
+    contradictory = describe(write_raster(four, "contradictory.tif"), "blue", "green", "red", "nir")
+    of_three = describe(write_raster(rgb, "three.tif"), "nir", "red", "green")
     by_order = write_raster(four, "order.tif", photometric="minisblack")
-    expected = {by_colour: (3, 2, 1), by_name: (3, 4, 2), by_order: (1, 2, 3)}
-    for path, bands in expected.items():
+    expected = {by_colour: (3, 2, 1), by_name: (3, 4, 2), by_both: (3, 4, 2), by_order: (1, 2, 3)}
+    for path, bands in {**expected, contradictory: (3, 2, 1), of_three: (1, 2, 3)}.items():
+        recorder = Recorder()
         with RasterSource(path) as raster:
             assert raster.bands == bands
-    for path, names in ((by_colour, ("red", "green", "blue", "")), (by_name, ("NIR", " BLUE", "red", "green"))):
-        with rasterio.open(path, "r+") as dataset:  # the interpretation goes first, and the case does not matter
-            dataset.descriptions = names
-        with RasterSource(path) as raster:
-            assert raster.bands == expected[path]
+            raster.tell_bands(recorder)
+        told = "descriptions and colour interpretation disagree" in "".join(recorder.messages)
+        assert told == (path not in expected)
+    # What is written in words goes first, and the case does not matter.
+    for path, names, bands in (
+        (by_colour, ("red", "green", "blue", ""), (1, 2, 3)),
+        (by_name, ("NIR", " BLUE", "red", "green"), (3, 4, 2)),
+    ):
+        with RasterSource(describe(path, *names)) as raster:
+            assert raster.bands == bands
     with RasterSource(by_order, (4, 1, 2)) as raster:
         assert np.array_equal(raster.read(WHOLE)[0], four[[3, 0, 1]])
 

@@ -358,3 +358,13 @@ def test_bad_jobs_are_one_sentence(tmp_path, scene):
         assert caught.value.code == code and str(caught.value).endswith(".")
     assert not (tmp_path / "set.refset").exists()
     assert build(tmp_path, scene, base=str(old), chip_size=128.0)[1]["chips_added"] == 0
+
+
+def test_a_raster_that_is_damaged_elsewhere_gives_its_chips(tmp_path, write_raster, write_vector):
+    values = np.random.default_rng(1).integers(0, 256, (3, 400, 400), dtype=np.uint8)
+    damaged = write_raster(values, "half.tif", compress="deflate")
+    with open(damaged, "r+b") as stream:
+        stream.truncate(300_000)
+    source = ReferenceSource(write_vector(squares((20, 20))), damaged)
+    path, result = build(tmp_path, source, chip_size=32.0)
+    assert result["chips_added"] == 1 and gather(path).classes[0].shots.valid.all()

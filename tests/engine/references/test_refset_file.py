@@ -12,7 +12,14 @@ from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 from refsam_qgis.engine.references import refset_file
 from refsam_qgis.engine.references.chips import Chip, ChipSet
-from refsam_qgis.engine.references.refset_file import MANIFEST, VERSION, read_refset, verify_refset, write_refset
+from refsam_qgis.engine.references.refset_file import (
+    MANIFEST,
+    VERSION,
+    read_refset,
+    stretches_in,
+    verify_refset,
+    write_refset,
+)
 from tests.engine.stand_ins import Recorder
 
 
@@ -22,7 +29,9 @@ def chip(seed, side=32, gsd=0.5):
     valid = mask != IGNORE
     valid[0] |= mask[0] == IGNORE  # a guard ring: seen, but not counted
     image = np.where(valid, random.integers(0, 256, (3, side, side), np.uint8), np.uint8(0))
-    return Chip(image, mask, valid, gsd, {"raster": f"снимок {seed}.tif", "centre": [1.25, -7e-3]}, (seed / 4, 12.5))
+    origin = {"raster": f"снимок {seed}.tif", "centre": [1.25, -7e-3]}
+    limits = None if seed == 1 else np.array([[seed, 200.5]])
+    return Chip(image, mask, valid, gsd, origin, (seed / 4, 12.5), seed == 1, limits)
 
 
 @pytest.fixture
@@ -65,7 +74,8 @@ def test_what_is_written_is_read(written, chips):
     assert len(found.chips()) == 4
     for (name, one), (expected_name, expected) in zip(found.chips(), chips.chips(), strict=True):
         assert name == expected_name and one.digest == expected.digest and one.origin == expected.origin
-        assert one.areas == expected.areas
+        assert one.areas == expected.areas and one.stretched is expected.stretched
+        assert np.array_equal(one.limits, expected.limits) if expected.limits is not None else one.limits is None
         assert one.valid.dtype == bool and one.image.flags.c_contiguous
 
 
@@ -76,6 +86,18 @@ def test_files_without_areas_are_read(written):
 
     rewrite(written, manifest=forget)
     assert [chip.areas for _, chip in read_refset(str(written), Recorder()).chips()] == [()] * 4
+
+
+@pytest.mark.parametrize(("stretch", "stretched"), [("auto", None), ("percentile", True), ("none", False)])
+def test_files_of_before_say_of_some_chips_whether_they_are_stretched(written, stretch, stretched):
+    def forget(document: dict) -> None:
+        for entry in document["chips"]:
+            del entry["stretched"], entry["limits"]
+            entry["origin"]["stretch"] = stretch
+
+    rewrite(written, manifest=forget)
+    assert {chip.stretched for _, chip in read_refset(str(written), Recorder()).chips()} == {stretched}
+    assert stretches_in(str(written)) == {stretched} - {None}
 
 
 def test_objects_without_area_are_no_damage(written):
@@ -167,6 +189,9 @@ DAMAGED = {
     "infinite area": change_chip(areas=[float("inf")]),
     "area that is no number": change_chip(areas=[True]),
     "no origin": change_chip(origin="../../etc"),
+    "stretched in some way": change_chip(stretched="a bit"),
+    "stretched between no values": change_chip(limits=[[0, float("nan")]]),
+    "stretched between values of two bands": change_chip(limits=[[0, 1], [2, 3]]),
 }
 
 
