@@ -190,6 +190,19 @@ def test_tiles_are_equal_on_the_ground(write_raster, write_vector, outputs):
     assert result["tile_size"] == 64 and result["object_count"] == 1
 
 
+def test_tiles_are_never_too_small_and_chips_follow(write_raster, write_vector, outputs):
+    """References at 0.25 m and a target at 2 m: 256 pixels would be 32; chips of the ground of 64 are shown instead."""
+    fine = from_origin(320000, 2790000, 0.25, 0.25)
+    reference = write_raster(painted(600, 600, [(slice(40, 60), slice(40, 60), RED)]), "fine.tif", transform=fine)
+    coarse = write_raster(painted(100, 100, []), "coarse.tif", transform=from_origin(320000, 2790000, 2, 2))
+    source, reporter = ReferenceSource(write_vector([mark_at(fine, 40, 40)]), reference), Recorder()
+    result = run_segment(SegmentJob(coarse, source, outputs), reporter, lambda _: ColourSegmenter())
+    report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
+    assert result["tile_size"] == report["tiles"]["side"] == 64
+    assert report["references"]["chip_ground_size"] == pytest.approx(128, rel=2e-3)
+    assert any("ask for tiles of 32 pixels; 64 are used" in text for text in reporter.messages)
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
