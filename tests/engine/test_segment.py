@@ -41,6 +41,7 @@ from refsam_qgis.engine.job import (
 )
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
+from refsam_qgis.engine.rasters.writers import MASK_NODATA, PROBABILITY_NODATA
 from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
 from refsam_qgis.engine.tensor_files import write_tensors
@@ -132,6 +133,7 @@ def test_the_outputs_are_whole_and_right(scene, outputs):
     assert objects.crs.to_epsg() == 32640
     assert result["object_count"] == 4 and result["tiles"] == 12 and result["device"] == "cpu"
     assert [(c["name"], c["object_count"]) for c in result["classes"]] == [("blue", 2), ("red", 2)]
+    assert [c["area_m2"] for c in result["classes"]] == pytest.approx([4150, 3100], rel=2e-3)
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert len(list(Path(outputs.mask).parent.iterdir())) == 4
@@ -201,6 +203,28 @@ def test_tiles_are_never_too_small_and_chips_follow(write_raster, write_vector, 
     assert result["tile_size"] == report["tiles"]["side"] == 64
     assert report["references"]["chip_ground_size"] == pytest.approx(128, rel=2e-3)
     assert any("ask for tiles of 32 pixels; 64 are used" in text for text in reporter.messages)
+
+
+def test_an_extent_across_the_pixels_of_a_rotated_raster_leaves_out_what_is_beside_it(
+    write_raster, write_vector, outputs
+):
+    transform = HALF_METRE * Affine.rotation(30)
+    patches = [(slice(40, 60), slice(40, 60), RED), (slice(100, 280), slice(190, 300), RED)]
+    raster = write_raster(painted(320, 400, patches), "rotated.tif", transform=transform)
+    marks = write_vector([mark_at(transform, 40, 40)], kind=["red"])
+    x, y = transform * (210, 190)
+    extent = (x - 30, y - 25, x + 30, y + 25)
+    run(raster, marks, outputs, extent=extent, tile_size=96)
+    with rasterio.open(outputs.mask) as dataset:
+        mask, here = dataset.read(1), dataset.transform
+    rows, columns = np.indices(mask.shape) + 0.5
+    east, north = here * (columns, rows)
+    inside = (east > extent[0]) & (east < extent[2]) & (north > extent[1]) & (north < extent[3])
+    column, row = ~transform * (east, north)
+    red = (column > 190) & (column < 300) & (row > 100) & (row < 280)
+    assert np.array_equal(mask, np.where(inside, red, MASK_NODATA)) and red[inside].any() and not red[inside].all()
+    assert (read(outputs.probability)[0][~inside] == PROBABILITY_NODATA).all()
+    assert box(*extent).buffer(0.5).covers(gpd.read_file(outputs.polygons).union_all())
 
 
 @pytest.mark.parametrize(
