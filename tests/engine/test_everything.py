@@ -292,10 +292,10 @@ def test_a_cancelled_run_goes_on_where_it_stopped(write_raster, outputs, model):
     "change",
     [{"points_per_side": 9}, {"min_predicted_iou": 0.7}, {"min_stability": 0.8}, {"max_overlap": 0.6},
      {"raster": RasterOptions(tile_size=110)}, {"raster": RasterOptions(tile_size=100, overlap=20)},
-     {"raster": RasterOptions(tile_size=100, bands=(3, 2, 1))}, "touched"],
+     {"raster": RasterOptions(tile_size=100, bands=(3, 2, 1))}, "touched", "device"],
     ids=str,
 )  # fmt: skip
-def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, change):
+def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, monkeypatch, change):
     image, _ = scattered(180, 220)
     raster = write_raster(image)
     job = EverythingJob(raster, None, 10, 0.8, outputs=outputs, raster=RasterOptions(tile_size=100))
@@ -303,6 +303,8 @@ def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, change
         run_everything(job, Recorder(cancel_after=4 * 14 + 8), lambda options: None)
     if change == "touched":
         os.utime(raster)
+    elif change == "device":
+        monkeypatch.setattr(everything, "describe_device", lambda device: "another one")
     else:
         job = replace(job, **change)
     assert run_everything(job, Recorder(), lambda options: None)["tiles_kept"] == 0

@@ -491,8 +491,10 @@ def test_a_changed_threshold_extent_or_output_goes_on_too(wide, outputs):
     assert after["tiles_kept"] == 9  # those beyond the extent were not forgotten
 
 
-@pytest.mark.parametrize("change", ["reference", "raster", "tile_size", "overlap", "stretch", "model", "method"])
-def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change):
+@pytest.mark.parametrize(
+    "change", ["reference", "raster", "tile_size", "overlap", "stretch", "model", "method", "device"]
+)
+def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, monkeypatch, change):
     raster, marks = wide
     cancelled_run(raster, marks, outputs, 9)
     model, options = CoarseSegmenter(), {}
@@ -502,6 +504,8 @@ def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change)
         os.utime(raster)
     elif change == "model":
         model = RampSegmenter()
+    elif change == "device":
+        monkeypatch.setattr(segment, "describe_device", lambda device: "another one")
     elif change == "method":  # two methods of one class, with one checkpoint
         options["method"] = "virefsam"
     else:
