@@ -350,6 +350,19 @@ def test_prompts_beside_the_raster_are_left_out(scene, outputs, model, write_vec
     assert [prompts.points.shape[1] for prompts, _ in model.asked] == [1]
 
 
+def test_a_box_that_only_touches_the_raster_is_left_out(scene, outputs, model, write_vector):
+    reporter = Recorder()
+    boxes = write_vector([rectangle(300, 10, 320, 30), rectangle(30, 40, 60, 60), rectangle(5, -9, 30, 0)], "b.gpkg")
+    assert run(scene, outputs, reporter, boxes=boxes)["prompted"] == 1
+    assert "2 prompts" in reporter.messages[0] and np.array_equal(mask_of(outputs), truth((1, 0)))
+
+
+def test_an_object_reaches_over_its_points_and_its_box():
+    points = np.array([[5.0, 50.0], [90.0, 20.0]])
+    assert PromptedObject(1, points, np.ones(2, np.int64), (10.0, 30.0, 40.0, 60.0)).bounds == (5, 20, 90, 60)
+    assert PromptedObject(1, points[:0], np.ones(0, np.int64), (10.0, 30.0, 40.0, 60.0)).bounds == (10, 30, 40, 60)
+
+
 def test_prompts_without_an_object_are_left_out(scene, outputs, model, write_vector):
     reporter = Recorder()
     points = write_vector(at((45, 50), (22, 152)), "p.gpkg", object=["b", None])
