@@ -192,6 +192,16 @@ def test_tiles_are_equal_on_the_ground(write_raster, write_vector, outputs):
     assert result["tile_size"] == 64 and result["object_count"] == 1
 
 
+@pytest.mark.parametrize(("threshold", "found"), [(0.6, True), (0.65, False), (0.3, True)])
+def test_a_pixel_is_of_the_class_from_the_threshold_asked_for(write_raster, write_vector, outputs, threshold, found):
+    """A paler red has a logit of 0.5, a probability of 0.62."""
+    pale = (slice(100, 120), slice(100, 120), (172, 30, 30))
+    raster = write_raster(painted(224, 224, [(slice(40, 60), slice(40, 60), RED), pale]))
+    run(raster, write_vector([mark_at(HALF_METRE, 40, 40)], kind=["red"]), outputs, threshold=threshold)
+    mask = read(outputs.mask)[0]
+    assert mask[40:60, 40:60].all() and mask.sum() == (800 if found else 400)
+
+
 def test_tiles_are_never_too_small_and_chips_follow(write_raster, write_vector, outputs):
     """References at 0.25 m and a target at 2 m: 256 pixels would be 32; chips of the ground of 64 are shown instead."""
     fine = from_origin(320000, 2790000, 0.25, 0.25)

@@ -82,6 +82,14 @@ def test_figures_are_means_over_runs_of_means_over_folds(folder, monkeypatch):
         run_protocol(replace(job, folds=(0, 2)), SilentReporter(), load)
 
 
+def test_methods_are_cut_where_they_ship_to_cut(folder, monkeypatch):
+    """What is everywhere a logit of 1 is found by a method that cuts below, and not by one that cuts above."""
+    monkeypatch.setattr(protocol, "least_probability", lambda method: 0.6 if method == "training_free" else 0.9)
+    job = ProtocolJob(str(folder), methods=("training_free", "virefsam"), episodes=4, runs=1)
+    methods = run_protocol(job, SilentReporter(), lambda options: Everywhere())["methods"]
+    assert methods["virefsam"]["miou"] == 0 < methods["training_free"]["miou"]
+
+
 def test_seeds_of_runs_come_from_the_master_seed():
     assert draw_seeds(3, 5)[:2] == draw_seeds(3, 2) and len(set(draw_seeds(3, 5))) == 5
     assert draw_seeds(3, 2) != draw_seeds(4, 2)
