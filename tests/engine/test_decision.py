@@ -43,3 +43,8 @@ def test_a_pixel_has_a_class_from_the_threshold_on_where_it_counts_and_no_counte
     expected[:, 0, 2] = PROBABILITY_NODATA
     assert np.allclose(decided.probabilities, expected)
     assert decide(piece, counted, 2, 0.5, False).probabilities is None
+
+
+def test_a_counter_example_that_is_only_as_good_wins_nothing():
+    piece = one_row([1.5, 1.5, 1.5], [1.5, 1.4, 1.6])
+    assert decide(piece, piece.valid, 1, 0.5, False).class_ids.tolist() == [[1, 1, 0]]

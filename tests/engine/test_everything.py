@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -10,13 +11,18 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 from benchmarks.accuracy.sam_reference import as_pixels, segment_anything_own
 from refsam_qgis.engine import everything
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.everything import run_everything
+from refsam_qgis.engine.everything import full_tiles, run_everything
 from refsam_qgis.engine.job import EverythingJob, ObjectOutputs, PolygonOptions, RasterOptions
+from refsam_qgis.engine.rasters.grid import TileGrid
+from refsam_qgis.engine.rasters.source import RasterSource
+from refsam_qgis.engine.rasters.stitch import SeenObject
 from tests.engine.models.test_automatic_masks import BlobDecoder, ask_blobs
 from tests.engine.models.test_promptable import picture
 from tests.engine.pocket_sam import pocket_sam
@@ -188,6 +194,70 @@ def test_nodata_is_skipped(write_raster, outputs, model):
     assert result["tiles"] == 4 and np.array_equal(mask_of(outputs) > 0, (truth > 0) & (np.arange(300) >= 190))
 
 
+def test_what_has_no_data_is_neither_asked_about_nor_part_of_an_object(write_raster, outputs, monkeypatch):
+    class Spilling(PatchPrompter):
+        """Its masks reach ten pixels beyond the patches, over what has no data too."""
+
+        def predict(self, image, prompts, multimask):
+            logits, rating = super().predict(image, prompts, multimask)
+            return torch.nn.functional.max_pool2d(logits, 21, 1, 10), rating
+
+    stand_in = Spilling()
+    monkeypatch.setattr(everything, "load_promptable", lambda options, load: stand_in)
+    image = painted(100, 100, [(slice(20, 50), slice(50, 80), RED)])
+    image[:, :, :48] = 0
+    run(write_raster(image, nodata=0), outputs)
+    expected = np.zeros((100, 100), bool)
+    expected[10:60, 48:90] = True
+    assert np.array_equal(mask_of(outputs) > 0, expected)
+    asked = torch.cat([prompts.points[:, 0] for prompts, _ in stand_in.asked])
+    assert len(asked) == 50 and bool((asked[:, 0] > 47).all())
+
+
+@pytest.mark.parametrize("size", [(180, 220), (188, 188), (60, 40)])
+@pytest.mark.parametrize("window", [(0, 0, 220, 188), (30, 12, 20, 15), (100, 88, 20, 92), (0, 100, 12, 20)])
+def test_tiles_lie_whole_in_the_raster_and_are_those_that_show_what_is_looked_at(size, window):
+    left, top, width, height = window
+    # Every 88 pixels one of 100; the last ones moved back.
+    starts = [
+        sorted({min(88 * i, max(0, side - 100)) for i in range(1 + (side > 100) + (side > 188))}) for side in size
+    ]
+    expected = [
+        (row, column) for row in starts[0] for column in starts[1]
+        if row < top + height and row + 100 > top and column < left + width and column + 100 > left
+    ]  # fmt: skip
+    tiles = full_tiles(TileGrid(size[1], size[0], 100, 12), Window(left, top, width, height))
+    assert [(tile.row, tile.column) for tile in tiles] == expected
+
+
+def numbered(write_raster, *boxes):
+    """Object numbers and areas of boxes in pixels on a raster of 20 by 30, in the order in which they are kept."""
+    seen = [SeenObject(shapely.box(*box), 0.1 * index, 1.0 - 0.1 * index) for index, box in enumerate(boxes)]
+    with RasterSource(write_raster(painted(20, 30, [])), None, "auto") as raster:
+        found = everything._numbered(seen, raster)
+    for outline, score, stability in zip(found.outlines, found.scores, found.stabilities, strict=True):
+        (index,) = (i for i, item in enumerate(seen) if item.outline == outline)
+        assert (score, stability) == (seen[index].score, seen[index].stability)
+    return list(zip(found.object_ids.tolist(), shapely.area(found.outlines).tolist(), strict=True))
+
+
+def test_objects_with_one_first_pixel_have_numbers_of_their_own(write_raster):
+    """The largest has that of the pixel; the others the next ones, and so on where these are taken."""
+    found = numbered(write_raster, (4, 2, 6, 4), (5, 2, 6, 3), (4, 2, 9, 9), (4, 2, 7, 5), (0, 0, 1, 2))
+    assert found == [(1, 2), (65, 35), (66, 9), (67, 4), (68, 1)]
+
+
+def test_the_first_pixel_is_that_of_the_first_row():
+    slanted = shapely.union_all([shapely.box(9, 2, 12, 3), shapely.box(4, 3, 10, 4)])
+    assert everything._first_pixel(slanted) == (2, 9)
+
+
+def test_a_raster_of_more_pixels_than_a_mask_can_count_has_its_objects_numbered_from_one(write_raster, monkeypatch):
+    monkeypatch.setattr(everything, "MAX_ID", 601)
+    assert numbered(write_raster, (4, 2, 6, 4)) == [(65, 4)]
+    assert numbered(write_raster, (4, 2, 6, 4), (0, 0, 1, 2)) == [(1, 2), (2, 4)]
+
+
 def test_shapes_are_finished(write_raster, outputs, model):
     image, truth = scattered(150, 200)
     result = run(write_raster(image), outputs, min_area=50)
@@ -216,6 +286,42 @@ def test_a_cancelled_run_goes_on_where_it_stopped(write_raster, outputs, model):
     assert result["tiles_kept"] == 4 and result["tiles"] == 2 and len(model.encoded) == 7
     assert Path(outputs.mask).read_bytes() == whole[0]
     assert gpd.read_file(outputs.polygons).equals(whole[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"points_per_side": 9}, {"min_predicted_iou": 0.7}, {"min_stability": 0.8}, {"max_overlap": 0.6},
+     {"raster": RasterOptions(tile_size=110)}, {"raster": RasterOptions(tile_size=100, overlap=20)},
+     {"raster": RasterOptions(tile_size=100, bands=(3, 2, 1))}, "touched", "device"],
+    ids=str,
+)  # fmt: skip
+def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, monkeypatch, change):
+    image, _ = scattered(180, 220)
+    raster = write_raster(image)
+    job = EverythingJob(raster, None, 10, 0.8, outputs=outputs, raster=RasterOptions(tile_size=100))
+    with pytest.raises(JobCancelled, match="finished tiles are kept"):
+        run_everything(job, Recorder(cancel_after=4 * 14 + 8), lambda options: None)
+    if change == "touched":
+        os.utime(raster)
+    elif change == "device":
+        monkeypatch.setattr(everything, "describe_device", lambda device: "another one")
+    else:
+        job = replace(job, **change)
+    assert run_everything(job, Recorder(), lambda options: None)["tiles_kept"] == 0
+
+
+def test_no_output_appears_after_a_late_cancel(write_raster, outputs, model, monkeypatch):
+    reporter = Recorder()
+    write = everything.write_report
+
+    def cancelled_meanwhile(*arguments):
+        write(*arguments)
+        reporter._cancel_after = 0
+
+    monkeypatch.setattr(everything, "write_report", cancelled_meanwhile)
+    with pytest.raises(JobCancelled, match="6 finished tiles are kept"):
+        run(write_raster(scattered(180, 220)[0]), outputs, reporter)
+    assert not list(Path(outputs.mask).parent.iterdir())
 
 
 def test_no_tile_is_kept_of_a_raster_that_might_change_unnoticed(write_raster, outputs, model, private_home):

@@ -25,7 +25,7 @@ from refsam_qgis.engine.rasters.source import RasterSource
 from tests.engine.models.test_promptable import picture
 from tests.engine.pocket_sam import pocket_sam
 from tests.engine.prompt_stand_in import PatchPrompter
-from tests.engine.stand_ins import BLUE, HALF_METRE, RED, UTM, Recorder, painted
+from tests.engine.stand_ins import BLUE, GROUND, HALF_METRE, RED, UTM, Recorder, painted
 
 PATCHES = [(slice(40, 60), slice(30, 60)), (slice(100, 140), slice(200, 260)), (slice(150, 154), slice(20, 24))]
 
@@ -139,7 +139,7 @@ def test_one_tile_equals_segment_anything(outputs, write_raster, write_vector):
 def test_labels_boxes_and_objects_are_put_together(scene, outputs, model, write_vector):
     points = write_vector(
         at((45, 50), (230, 120), (40, 45), (21, 151), (120, 20)), "p.gpkg",
-        label=["Yes", "1", "false", "true", "0"], object=["10", "9", "10", "x", "9"],
+        label=["Yes", "1", "False", "TRUE", "0"], object=["10", "9", "10", "x", "9"],
     )  # fmt: skip
     boxes = write_vector([rectangle(30, 40, 50, 50), rectangle(45, 45, 60, 60)], "b.gpkg", object=["10", "10"])
     run(scene, outputs, points=points, boxes=boxes, label_field="label", object_field="object")
@@ -166,6 +166,21 @@ def test_own_numbers_are_kept(scene, outputs, model, write_vector):
     run(scene, outputs, points=points, object_field="object")
     assert np.array_equal(mask_of(outputs), truth((700, 0), (12, 1)))
     assert gpd.read_file(outputs.polygons)["object_id"].tolist() == [12, 700]
+
+
+def test_objects_come_in_the_order_of_their_numbers_whatever_that_of_their_windows(scene, outputs, model, write_vector):
+    points = write_vector(at((22, 152), (230, 120), (45, 50)), "p.gpkg")
+    assert run(scene, outputs, points=points, tile_size=64)["windows"] == 3
+    assert gpd.read_file(outputs.polygons)["object_id"].tolist() == [1, 2, 3]
+    assert mask_of(outputs)[[152, 120, 50], [22, 230, 45]].tolist() == [1, 2, 3]
+
+
+def test_prompts_far_apart_are_no_matter_where_the_whole_raster_is_a_window():
+    far = PromptedObject(1, np.array([[10.0, 10.0], [5000.0, 7000.0]]), np.ones(2, np.int64), None)
+    ((window, objects),) = prompt_windows([far], (8000, 6000), 0)
+    assert (window.col_off, window.row_off, window.width, window.height) == (0, 0, 6000, 8000) and objects == [far]
+    with pytest.raises(RefSAMError, match="6990 pixels apart"):
+        prompt_windows([far], (8000, 8200), 0)
 
 
 def test_points_of_one_feature_are_one_object(scene, outputs, model, write_vector):
@@ -268,6 +283,17 @@ def test_the_better_score_wins_and_the_mask_shows_what_is_kept(scene, outputs, m
     assert np.array_equal(mask_of(outputs), truth((2, 0))) and result["object_count"] == 2
 
 
+def test_an_object_in_the_hole_of_another_leaves_its_outline_as_if_it_were_alone(
+    write_raster, outputs, model, write_vector
+):
+    ring = painted(200, 300, [(slice(40, 80), slice(40, 80), RED), (slice(50, 70), slice(50, 70), GROUND),
+                              (slice(55, 65), slice(55, 65), BLUE)])  # fmt: skip
+    points = write_vector(at((45, 45), (60, 60)), "p.gpkg")
+    shapes = PolygonOptions(fill_holes=200.0)
+    run_prompts(PromptsJob(write_raster(ring), points=points, outputs=outputs, polygons=shapes), Recorder(), None)
+    assert gpd.read_file(outputs.polygons)["area_m2"].tolist() == pytest.approx([400, 25], rel=2e-3)
+
+
 def test_nothing_found_is_a_valid_result(scene, outputs, model, write_vector):
     reporter = Recorder()
     result = run(scene, outputs, reporter, points=write_vector(at((5, 5)), "p.gpkg"))
@@ -283,11 +309,78 @@ def test_nodata_is_no_part_of_objects(write_raster, outputs, model, write_vector
     assert mask.sum() == 300 and mask[50:60, 30:60].all()
 
 
+def test_what_is_drawn_over_nodata_is_no_part_of_objects(write_raster, outputs, model, write_vector, monkeypatch):
+    predict = model.predict
+
+    def spilled(image, asked, multimask):
+        logits, rating = predict(image, asked, multimask)
+        return torch.nn.functional.max_pool2d(logits, 21, 1, 10), rating
+
+    monkeypatch.setattr(model, "predict", spilled)
+    image = painted(200, 300, [(*PATCHES[0], RED)])
+    image[:, :, :28] = 0
+    run(write_raster(image, nodata=0), outputs, points=write_vector(at((45, 50)), "p.gpkg"))
+    expected = np.zeros((200, 300), bool)
+    expected[30:70, 28:70] = True
+    assert np.array_equal(mask_of(outputs) > 0, expected)
+
+
+def test_no_output_appears_after_a_late_cancel(scene, outputs, model, write_vector, monkeypatch):
+    reporter = Recorder()
+    write = prompts.write_report
+
+    def cancelled_meanwhile(*arguments):
+        write(*arguments)
+        reporter._cancel_after = 0
+
+    monkeypatch.setattr(prompts, "write_report", cancelled_meanwhile)
+    with pytest.raises(JobCancelled):
+        run(scene, outputs, reporter, points=write_vector(at((45, 50)), "p.gpkg"))
+    assert not list(Path(outputs.mask).parent.iterdir())
+
+
 def test_prompts_beside_the_raster_are_left_out(scene, outputs, model, write_vector):
     reporter = Recorder()
-    points = write_vector(at((45, 50), (-5, 50)), "p.gpkg")
-    assert run(scene, outputs, reporter, points=points)["prompted"] == 1
-    assert "1 prompts" in reporter.messages[0] and "beside" in reporter.messages[0]
+    partly = MultiPoint([*at((-3, 50)), *at((22, 152)), *at((310, 2))])
+    # The far edges are no pixels of the raster.
+    points = write_vector([*at((45, 50), (-5, 50), (300, 50), (45, 200)), partly], "p.gpkg")
+    assert run(scene, outputs, reporter, points=points)["prompted"] == 2
+    assert "4 prompts" in reporter.messages[0] and "beside" in reporter.messages[0]
+    assert np.array_equal(mask_of(outputs), truth((1, 0), (2, 2)))
+    assert [prompts.points.shape[1] for prompts, _ in model.asked] == [1]
+
+
+def test_a_box_that_only_touches_the_raster_is_left_out(scene, outputs, model, write_vector):
+    reporter = Recorder()
+    boxes = write_vector([rectangle(300, 10, 320, 30), rectangle(30, 40, 60, 60), rectangle(5, -9, 30, 0)], "b.gpkg")
+    assert run(scene, outputs, reporter, boxes=boxes)["prompted"] == 1
+    assert "2 prompts" in reporter.messages[0] and np.array_equal(mask_of(outputs), truth((1, 0)))
+
+
+def test_an_object_reaches_over_its_points_and_its_box():
+    points = np.array([[5.0, 50.0], [90.0, 20.0]])
+    assert PromptedObject(1, points, np.ones(2, np.int64), (10.0, 30.0, 40.0, 60.0)).bounds == (5, 20, 90, 60)
+    assert PromptedObject(1, points[:0], np.ones(0, np.int64), (10.0, 30.0, 40.0, 60.0)).bounds == (10, 30, 40, 60)
+
+
+def test_prompts_without_an_object_are_left_out(scene, outputs, model, write_vector):
+    reporter = Recorder()
+    points = write_vector(at((45, 50), (22, 152)), "p.gpkg", object=["b", None])
+    boxes = write_vector([rectangle(18, 148, 26, 156), rectangle(200, 100, 260, 140)], "b.gpkg", object=[None, "a"])
+    assert run(scene, outputs, reporter, points=points, boxes=boxes, object_field="object")["prompted"] == 2
+    assert np.array_equal(mask_of(outputs), truth((1, 1), (2, 0)))
+    assert sum("1 prompts" in text and "have no object" in text for text in reporter.messages) == 2
+
+
+def test_an_object_called_0_is_numbered_anew(scene, outputs, model, write_vector):
+    """0 is where the mask holds nothing."""
+    run(scene, outputs, points=write_vector(at((45, 50), (230, 120)), "p.gpkg", object=[0, 7]), object_field="object")
+    assert np.array_equal(mask_of(outputs), truth((1, 0), (2, 1)))
+
+
+def test_of_equal_scores_the_first_object_wins(scene, outputs, model, write_vector):
+    run(scene, outputs, points=write_vector(at((45, 50), (46, 50), (47, 50)), "p.gpkg"))
+    assert np.array_equal(mask_of(outputs), truth((1, 0)))
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from refsam_qgis.engine.job import (
 )
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.source import RasterSource
+from refsam_qgis.engine.rasters.writers import MASK_NODATA, PROBABILITY_NODATA
 from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
 from refsam_qgis.engine.tensor_files import write_tensors
@@ -132,6 +133,7 @@ def test_the_outputs_are_whole_and_right(scene, outputs):
     assert objects.crs.to_epsg() == 32640
     assert result["object_count"] == 4 and result["tiles"] == 12 and result["device"] == "cpu"
     assert [(c["name"], c["object_count"]) for c in result["classes"]] == [("blue", 2), ("red", 2)]
+    assert [c["area_m2"] for c in result["classes"]] == pytest.approx([4150, 3100], rel=2e-3)
     fractions = [fraction for fraction, _, _ in reporter.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert len(list(Path(outputs.mask).parent.iterdir())) == 4
@@ -188,6 +190,51 @@ def test_tiles_are_equal_on_the_ground(write_raster, write_vector, outputs):
     source = ReferenceSource(write_vector([mark_at(fine, 40, 40)]), reference)
     result = run_segment(SegmentJob(coarse, source, outputs), Recorder(), lambda _: ColourSegmenter())
     assert result["tile_size"] == 64 and result["object_count"] == 1
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(0.6, True), (0.65, False), (0.3, True)])
+def test_a_pixel_is_of_the_class_from_the_threshold_asked_for(write_raster, write_vector, outputs, threshold, found):
+    """A paler red has a logit of 0.5, a probability of 0.62."""
+    pale = (slice(100, 120), slice(100, 120), (172, 30, 30))
+    raster = write_raster(painted(224, 224, [(slice(40, 60), slice(40, 60), RED), pale]))
+    run(raster, write_vector([mark_at(HALF_METRE, 40, 40)], kind=["red"]), outputs, threshold=threshold)
+    mask = read(outputs.mask)[0]
+    assert mask[40:60, 40:60].all() and mask.sum() == (800 if found else 400)
+
+
+def test_tiles_are_never_too_small_and_chips_follow(write_raster, write_vector, outputs):
+    """References at 0.25 m and a target at 2 m: 256 pixels would be 32; chips of the ground of 64 are shown instead."""
+    fine = from_origin(320000, 2790000, 0.25, 0.25)
+    reference = write_raster(painted(600, 600, [(slice(40, 60), slice(40, 60), RED)]), "fine.tif", transform=fine)
+    coarse = write_raster(painted(100, 100, []), "coarse.tif", transform=from_origin(320000, 2790000, 2, 2))
+    source, reporter = ReferenceSource(write_vector([mark_at(fine, 40, 40)]), reference), Recorder()
+    result = run_segment(SegmentJob(coarse, source, outputs), reporter, lambda _: ColourSegmenter())
+    report = json.loads(Path(outputs.report).read_text(encoding="utf-8"))
+    assert result["tile_size"] == report["tiles"]["side"] == 64
+    assert report["references"]["chip_ground_size"] == pytest.approx(128, rel=2e-3)
+    assert any("ask for tiles of 32 pixels; 64 are used" in text for text in reporter.messages)
+
+
+def test_an_extent_across_the_pixels_of_a_rotated_raster_leaves_out_what_is_beside_it(
+    write_raster, write_vector, outputs
+):
+    transform = HALF_METRE * Affine.rotation(30)
+    patches = [(slice(40, 60), slice(40, 60), RED), (slice(100, 280), slice(190, 300), RED)]
+    raster = write_raster(painted(320, 400, patches), "rotated.tif", transform=transform)
+    marks = write_vector([mark_at(transform, 40, 40)], kind=["red"])
+    x, y = transform * (210, 190)
+    extent = (x - 30, y - 25, x + 30, y + 25)
+    run(raster, marks, outputs, extent=extent, tile_size=96)
+    with rasterio.open(outputs.mask) as dataset:
+        mask, here = dataset.read(1), dataset.transform
+    rows, columns = np.indices(mask.shape) + 0.5
+    east, north = here * (columns, rows)
+    inside = (east > extent[0]) & (east < extent[2]) & (north > extent[1]) & (north < extent[3])
+    column, row = ~transform * (east, north)
+    red = (column > 190) & (column < 300) & (row > 100) & (row < 280)
+    assert np.array_equal(mask, np.where(inside, red, MASK_NODATA)) and red[inside].any() and not red[inside].all()
+    assert (read(outputs.probability)[0][~inside] == PROBABILITY_NODATA).all()
+    assert box(*extent).buffer(0.5).covers(gpd.read_file(outputs.polygons).union_all())
 
 
 @pytest.mark.parametrize(
@@ -454,8 +501,10 @@ def test_a_changed_threshold_extent_or_output_goes_on_too(wide, outputs):
     assert after["tiles_kept"] == 9  # those beyond the extent were not forgotten
 
 
-@pytest.mark.parametrize("change", ["reference", "raster", "tile_size", "overlap", "stretch", "model", "method"])
-def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change):
+@pytest.mark.parametrize(
+    "change", ["reference", "raster", "tile_size", "overlap", "stretch", "model", "method", "device"]
+)
+def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, monkeypatch, change):
     raster, marks = wide
     cancelled_run(raster, marks, outputs, 9)
     model, options = CoarseSegmenter(), {}
@@ -465,6 +514,8 @@ def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, change)
         os.utime(raster)
     elif change == "model":
         model = RampSegmenter()
+    elif change == "device":
+        monkeypatch.setattr(segment, "describe_device", lambda device: "another one")
     elif change == "method":  # two methods of one class, with one checkpoint
         options["method"] = "virefsam"
     else:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rasterio.windows import Window
 
-from refsam_qgis.engine.job import ModelOptions, RasterOptions, ReferenceSource, RefsetJob
+from refsam_qgis.engine.job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource, RefsetJob
 from refsam_qgis.engine.rasters.source import RasterSource
 from refsam_qgis.engine.references.refset import run_refset
-from refsam_qgis.engine.session import Session
-from tests.engine.stand_ins import HALF_METRE, RED, ColourSegmenter, Recorder, painted
+from refsam_qgis.engine.session import Session, Showing
+from tests.engine.stand_ins import BLUE, HALF_METRE, RED, ColourSegmenter, Recorder, painted
 from tests.engine.test_segment import mark_at
+
+NOT_IT = slice(100, 120)
 
 
 def load(options):
@@ -102,3 +106,68 @@ def test_chips_that_cannot_be_stretched_are_told(tmp_path, write_raster, write_v
         f"Chips of '{refset}' that are not known to be stretched, as the raster that is searched is: 1; build the set "
         "anew with Contrast stretch 'auto'."
     )
+
+
+@pytest.fixture
+def session(write_raster, write_vector):
+    """A session of one red example of 100 square metres; `loaded` are the options that networks were asked for with."""
+
+    def begin(negatives=None, reporter=None, **options):
+        raster = write_raster(painted(260, 260, [(slice(40, 60), slice(40, 60), RED), (NOT_IT, NOT_IT, BLUE)]))
+        marks = write_vector([mark_at(HALF_METRE, 40, 40)])
+        loaded = []
+
+        def load(options):
+            loaded.append(options)
+            return ColourSegmenter()
+
+        source = ReferenceSource(marks, negatives=negatives)
+        own = Session(source, raster, RasterOptions(), ModelOptions(**options), load, reporter or Recorder())
+        return own, loaded
+
+    return begin
+
+
+def test_what_is_too_large_for_a_device_goes_on_with_the_same_examples_on_the_cpu(session):
+    own, loaded = session(device="cuda", checkpoint="sam.pth")
+    showing = Showing(None, "auto", None)
+    usual, spare = own.described(showing), own.described_on_cpu(showing)
+    assert [options.device for options in loaded] == ["cuda", "cpu"]
+    assert loaded[1] == replace(loaded[0], device="cpu")
+    assert spare.model is not usual.model and own.described(showing) is usual
+    assert (
+        [value.tolist() for value in spare.classes]
+        == [value.tolist() for value in usual.classes]
+        == [[*map(float, RED)]]
+    )
+
+
+def test_counter_examples_are_described_after_all_classes(session, write_vector):
+    own, _ = session(negatives=write_vector([mark_at(HALF_METRE, 100, 100)], "not.gpkg"))
+    described = own.described(Showing(None, "auto", None)).classes
+    assert [value.tolist() for value in described] == [[*map(float, RED)], [*map(float, BLUE)]]
+
+
+def test_each_way_of_showing_has_chips_and_descriptions_of_its_own(session):
+    own, loaded = session()
+    plain = Showing(None, "auto", None)
+    turned = plain._replace(bands=(3, 2, 1))
+    wide = plain._replace(ground_size=100.0)
+    for showing, colour in ((plain, RED), (turned, RED[::-1]), (wide, RED), (plain, RED)):
+        assert own.described(showing).classes[0].tolist() == [*map(float, colour)]
+        assert own.described(showing) is own.described(showing)
+    assert own.references(wide).chip_ground_size == 100 != own.references(plain).chip_ground_size
+    assert len(loaded) == 1
+
+
+def test_the_smallest_area_is_a_twentieth_of_the_example_unless_one_is_given(session):
+    recorder = Recorder()
+    own, _ = session(reporter=recorder)
+    showing = Showing(None, "auto", None)
+    assert own.polygon_options(PolygonOptions(min_area=0.0), showing).min_area == 0
+    assert own.polygon_options(PolygonOptions(min_area=7.0), showing).min_area == 7
+    assert not any("left out" in text for text in recorder.messages)
+    for _ in range(2):
+        found = own.polygon_options(PolygonOptions(min_area=None, simplify=2.0), showing)
+        assert found.min_area == pytest.approx(5.0, rel=2e-3) and found.simplify == 2
+    assert sum("Polygons below 5 m²" in text for text in recorder.messages) == 1

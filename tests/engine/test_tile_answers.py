@@ -156,3 +156,15 @@ def test_encodings_of_a_batch_are_stored_tile_by_tile(journal, tmp_path, monkeyp
     cache.close()
     for read in tiles:
         np.testing.assert_allclose(cache.load(read.tile)["colours"][0].numpy() * 3, read.rgb, atol=1e-4)
+
+
+def test_stored_encodings_answer_their_own_tiles_wherever_they_stand_in_a_batch(journal):
+    tiles = reads(7)
+    stored = {i: {"colours": torch.from_numpy(tiles[i].rgb)[None].float() / 3} for i in (2, 4, 6)}
+    segmenter, tiles = Segmenter(), reads(7, stored=stored)
+    found = list(answers(segmenter, journal).of(tiles))
+    check(found, tiles)
+    assert [answer.encoding_reused for _, answer in found] == [i in stored for i in range(7)]
+    assert segmenter.sizes == [1, 1, 2]  # of batches of 1, 2 and 4
+    for read in tiles:
+        np.testing.assert_allclose(journal.get(read.tile), expected(read), atol=1e-5)

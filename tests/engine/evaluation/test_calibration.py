@@ -107,6 +107,14 @@ def test_logits_without_error_or_meaning_are_fitted_too():
     assert np.isfinite([huge.scale, huge.offset]).all() and huge.scale > 0
 
 
+def test_a_rare_class_that_stands_far_apart_is_fitted_too():
+    """Newton's whole step leads astray there. Two logits and two weights: both groups get their targets exactly."""
+    logits, truth = np.repeat([-5.0, 40.0], [5000, 3]), np.arange(5003) >= 5000
+    platt = fit_platt(logits, truth)
+    said = probabilities(platt.scale * np.array([-5.0, 40.0]) + platt.offset)
+    assert said == pytest.approx([1 / 5002, 4 / 5], rel=1e-3)
+
+
 def test_one_sided_pixels_cannot_be_calibrated():
     sample = PixelSample()
     with pytest.raises(RefSAMError, match="0 pixels of the class and 0 beside it"):

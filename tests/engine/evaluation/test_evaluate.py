@@ -12,12 +12,14 @@ import rasterio
 import rasterio.shutil
 import shapely
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.evaluation import evaluate
 from refsam_qgis.engine.evaluation.evaluate import run_evaluate
+from refsam_qgis.engine.evaluation.layers import Grid
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import EvaluateJob
 from tests.engine.stand_ins import HALF_METRE, UTM, Recorder
@@ -376,6 +378,39 @@ def test_class_names_come_from_masks_descriptions_and_ids(write_raster, write_ve
     assert compare(result=by_id, truth=described)["confusion"]["names"] == ["background", "roof"]
 
 
+def test_a_description_names_the_class_only_where_there_is_one(write_raster):
+    labels = patches(3)
+    several = write_raster(labels[None], "several.tif")
+    lone = [write_raster((labels == 1).astype(np.uint8)[None], f"{name}.tif") for name in ("roof", "pool")]
+    for path, name in zip((several, *lone), ("sealed", "roof", "pool"), strict=True):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.set_band_description(1, name)
+    assert compare(result=several, truth=several)["confusion"]["names"] == ["background", "1", "2"]
+    with pytest.raises(RefSAMError, match=r"No class of the result \(roof\) is one of the truth \(pool\)"):
+        compare(result=lone[0], truth=lone[1])
+
+
+def test_ids_may_leave_gaps_and_pixels_without_a_number_do_not_count(write_raster):
+    labels = patches(3)
+    ids = np.array([0, 5, 200], np.float32)[labels]
+    ids[:10] = np.nan
+    truth = write_raster(np.array([0, 1, 2], np.uint8)[labels][None], "truth.tif")
+    found = write_raster(ids[None], "result.tif")
+    same = compare(result=found, truth=found)
+    assert same["confusion"]["names"] == ["background", "5", "200"] and same["miou"] == 1
+    assert same["grid"]["pixels_compared"] == 50 * 70
+    record = compare(result=found, truth=truth, truth_classes=("5", "200"))
+    counts = np.bincount(labels[10:].ravel(), minlength=3)
+    assert record["confusion"]["matrix"] == np.diag(counts).tolist()
+
+
+def test_pixels_of_another_crs_are_other_pixels():
+    grid = Grid(CRS.from_epsg(32640), HALF_METRE, 20, 30)
+    assert grid.shares_pixels(Grid(CRS.from_epsg(32640), HALF_METRE * Affine.translation(5, -7), 9, 9))
+    assert not grid.shares_pixels(Grid(CRS.from_epsg(32641), HALF_METRE, 20, 30))
+    assert not grid.shares_pixels(Grid(None, HALF_METRE, 20, 30))
+
+
 def square(value, name=None):
     """How `one_class` writes a raster of one id, with a class name if there is one."""
     return "raster", value, name
@@ -559,11 +594,17 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vecto
         result=raster, truth=write_raster(labels[None], "far.tif", transform=from_origin(0, 0, 0.5, 0.5))
     )
     assert "has no CRS" in message(result=raster, truth=write_raster(labels[None], "bare.tif", crs=None))
+    bare = write_raster(np.zeros_like(labels)[None], "background.tif")
+    assert "shows no class there" in message(result=raster, truth=bare)
+    assert "shows no class there" in message(result=bare, truth=bare)
     assert "neither a raster" in message(result=raster, truth=str(text))
     assert "does not exist" in message(result=str(tmp_path / "gone.tif"), truth=raster)
     assert "does not exist" in message(result=raster, truth=f"/vsizip/{tmp_path}/gone.zip/gone.tif")
     assert "fractions" in message(result=write_raster(np.full((1, 60, 70), 0.5, np.float32), "p.tif"), truth=raster)
     assert "different or negative" in message(result=write_raster(many, "objects.tif"), truth=raster)
+    assert "different or negative" in message(
+        result=write_raster(labels[None].astype(np.int16) - 1, "negative.tif"), truth=raster
+    )
     assert "no polygons" in message(result=write_vector([shapely.Point(0, 0)], "point.gpkg"), truth=raster)
     left, right = labels.copy(), labels.copy()
     left[:, :35], right[:, 35:] = 99, 99

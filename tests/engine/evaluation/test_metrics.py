@@ -65,6 +65,21 @@ def test_ignored_pixels_change_nothing():
     assert one.miou == 0.5
 
 
+def test_an_answer_without_an_opinion_finds_nothing():
+    """A logit of 0, half a chance, is not yet of the class."""
+    metrics = FewShotMetrics()
+    label = np.array([[FOREGROUND, BACKGROUND, BACKGROUND]], np.uint8)
+    metrics.add(1, np.zeros((1, 3), np.float32), label)
+    assert metrics.miou == 0 and metrics.background.iou == pytest.approx(2 / 3)
+
+
+def test_classes_are_listed_by_their_ids_whatever_the_order_of_the_episodes():
+    metrics = FewShotMetrics()
+    for class_id in (7, 2, 5):
+        metrics.add(class_id, as_logits(np.eye(3) > 0), np.eye(3).astype(np.uint8))
+    assert list(metrics.class_iou) == [2, 5, 7]
+
+
 def test_a_label_of_another_size_is_refused():
     with pytest.raises(ValueError, match="resized"):
         FewShotMetrics().add(1, np.zeros((2, 2), np.float32), np.zeros((4, 4), np.uint8))

@@ -93,3 +93,13 @@ def test_other_classes_do_not_match_and_ignored_pixels_do_not_count():
     assert [(item.true, item.found, item.matched) for item in counts] == [(1, 0, 0), (0, 1, 0)]
     hidden = match(regions([[1, 1, IGNORE, IGNORE]]), regions([[1, 1, IGNORE, IGNORE]]))[0]
     assert hidden.scores["object_iou"] == 1
+
+
+def test_ignored_pixels_are_no_part_of_given_objects():
+    """A polygon that lies half over a hole in the raster is compared by its other half."""
+    numbers = np.array([[1] * 8 + [2] * 2], np.int32)
+    polygons = Labels(np.array([[1] * 4 + [IGNORE] * 4 + [1, IGNORE]], np.uint8), numbers)
+    raster = regions([[1] * 4 + [IGNORE] * 4 + [1, IGNORE]])
+    for sides in ((polygons, raster), (raster, polygons)):
+        counts = match(*sides)[0]
+        assert (counts.true, counts.found, counts.matched, counts.iou_sum) == (2, 2, 2, 2)

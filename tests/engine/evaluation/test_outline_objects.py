@@ -79,6 +79,9 @@ def test_objects_are_cut_at_the_frame():
     found = outlines([shapely.box(0, 0, 5, 10), shapely.box(20, 0, 30, 10)])
     counts = match(true, found, within=shapely.box(-1, -1, 10, 40))[0]
     assert (counts.true, counts.found, counts.matched, counts.iou_sum) == (1, 1, 1, 0.5)
+    reaching, kept = outlines([shapely.box(0, 0, 10, 10)]), outlines([shapely.box(0, 0, 5, 10)])
+    for sides in ((reaching, kept), (kept, reaching)):
+        assert match(*sides, within=shapely.box(-1, -1, 5, 40))[0].iou_sum == 1
     corner = shapely.Polygon([(0, 0), (12, 0), (12, 9), (10, 9), (10, 3), (8, 3), (8, 10), (0, 10)])
     assert match(outlines([corner]), outlines([corner]), within=shapely.box(0, 0, 10, 10))[0].iou_sum == 1
 

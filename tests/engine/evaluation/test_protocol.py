@@ -55,7 +55,7 @@ def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_pat
 
 
 def test_figures_are_means_over_runs_of_means_over_folds(folder, monkeypatch):
-    job = ProtocolJob(str(folder), methods=("training_free",), episodes=8, runs=3, seed=5)
+    job = ProtocolJob(str(folder), methods=("training_free",), episodes=7, runs=3, seed=5)
     folds = replace(BENCHMARK, folds=((1,), (2,)))
     monkeypatch.setattr(protocol, "find_benchmark", lambda name: folds)
     record = run_protocol(job, SilentReporter(), load)
@@ -65,10 +65,11 @@ def test_figures_are_means_over_runs_of_means_over_folds(folder, monkeypatch):
     for seed in draw_seeds(5, 3):
         # Everything is marked: foreground IoU is the share of foreground, background IoU 0.
         shares = [
-            np.mean([label(folder, e).mean() for e in draw_episodes(scanned, 1, 8, seed, [class_id])])
+            np.mean([label(folder, e).mean() for e in draw_episodes(scanned, 1, 7, seed, [class_id])])
             for class_id in (1, 2)
         ]
         by_run.append(np.mean(shares))
+    assert len(set(by_run)) > 1
     assert found["miou"] == pytest.approx(np.mean(by_run), abs=1e-4)
     assert found["miou_std"] == pytest.approx(np.std(by_run, ddof=1), abs=1e-4)
     assert found["fb_iou"] == pytest.approx(np.mean(by_run) / 2, abs=1e-4)
@@ -79,6 +80,14 @@ def test_figures_are_means_over_runs_of_means_over_folds(folder, monkeypatch):
     assert set(one["episodes_per_class"]) == {"roof"} and one["folds"] == [1]
     with pytest.raises(RefSAMError, match="has no fold 2; its folds are 0 to 1"):
         run_protocol(replace(job, folds=(0, 2)), SilentReporter(), load)
+
+
+def test_methods_are_cut_where_they_ship_to_cut(folder, monkeypatch):
+    """What is everywhere a logit of 1 is found by a method that cuts below, and not by one that cuts above."""
+    monkeypatch.setattr(protocol, "least_probability", lambda method: 0.6 if method == "training_free" else 0.9)
+    job = ProtocolJob(str(folder), methods=("training_free", "virefsam"), episodes=4, runs=1)
+    methods = run_protocol(job, SilentReporter(), lambda options: Everywhere())["methods"]
+    assert methods["virefsam"]["miou"] == 0 < methods["training_free"]["miou"]
 
 
 def test_seeds_of_runs_come_from_the_master_seed():

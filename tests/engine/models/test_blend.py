@@ -64,6 +64,8 @@ def test_what_weighs_something_is_asked():
     assert not blend.asks_decoder and blend.rules == FitRules()
     blend.set(2.0, 3.0, 4.0, 5.0, 0.0, 7.0)
     assert blend.asks_decoder and blend.rules == WITHOUT_TREES
+    blend.set(-2.0, 3.0, 4.0, 5.0, -6.0, 7.0)  # a weight below zero is one too
+    assert blend.asks_decoder and blend.rules == FitRules()
 
 
 def test_setting_it_leaves_what_the_fitted_values_mean():

@@ -11,7 +11,7 @@ from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models import training_free, virefsam
 from refsam_qgis.engine.models.config import ViRefSAMConfig
 from refsam_qgis.engine.models.fitted import FittedSegmenter, FittedStockSegmenter, _colours
-from refsam_qgis.engine.models.fitted_prior import FittedPrior
+from refsam_qgis.engine.models.fitted_prior import FittedMap, FittedPrior
 from refsam_qgis.engine.models.guided_filter import GuidedFilter
 from refsam_qgis.engine.models.pixel_features import FEATURES, pixel_features
 from refsam_qgis.engine.models.sam import normalise
@@ -183,6 +183,17 @@ def test_what_is_beyond_the_raster_makes_no_tile_far_away(guided):
     assert seen > 1.1 * all_of_it
 
 
+def test_answers_at_the_edge_of_the_raster_are_smoothed_by_the_raster_alone(guided):
+    image = picture(ROOF, seed=1)
+    inside = whole(image)
+    inside[..., 72:] = False
+    edges = guided.encode(torch.where(inside[:, None], image, torch.zeros_like(image)), inside).edges
+    counted = F.interpolate(inside[:, None].float(), (256, 256))[:, 0] > 0
+    logits = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
+    one, other = (edges.smooth(torch.where(counted, logits, beyond)) for beyond in (-9.0, 9.0))
+    torch.testing.assert_close(one[..., :140], other[..., :140])
+
+
 def test_each_target_of_a_batch_is_segmented_alone(segmenter):
     reference = segmenter.describe(shots())
     images = torch.cat([picture(TWIN, seed=1), picture(ROOF, seed=9)])
@@ -255,6 +266,14 @@ def test_where_the_map_stands_in_it_is_the_fitted_one(stock, asked):
     found = answered > 0
     assert found.sum() > 1000 and torch.equal(answered[found], fine[found])
     assert (answered <= fine).all()
+
+
+def test_an_object_smaller_than_a_cell_is_asked_for_and_found(stock, asked, monkeypatch):
+    values = torch.full((1, 256, 256), -3.0)
+    values[0, 101, 202] = 2.0
+    monkeypatch.setattr(stock, "_ask", lambda encoding, head: FittedMap(values, torch.ones(1), values))
+    found = answer(stock, stock.describe(shots()), TWIN)
+    assert asked == [1] and torch.equal(found > 0, values > 0)
 
 
 def test_without_background_to_grow_trees_from_the_regression_speaks_alone(stock, asked):

@@ -71,6 +71,7 @@ def test_unmarked_objects_do_not_poison_the_background():
         f[:, :, 1, rows, 2:6] = 1.0
     unmarked = compute_prototypes(f, mask_with_square(value=UNMARKED), 5)
     background = torch.tensor([1.0, 0.0])
+    assert unmarked.valid[0, 1:].any()
     for vector, valid in zip(unmarked.vectors[0, 1:], unmarked.valid[0, 1:], strict=True):
         if valid:
             torch.testing.assert_close(vector, background)

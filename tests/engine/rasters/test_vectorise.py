@@ -135,6 +135,13 @@ def test_small_objects_are_left_out(vectorise):
     assert len(vectorise(classes, 3, min_area=0.2).polygons) == 2
 
 
+def test_an_object_of_exactly_the_smallest_area_is_kept(vectorise):
+    classes = np.zeros((20, 20), np.uint8)
+    classes[1, 1:4] = classes[5:7, 5:7] = classes[9:14, 9] = 1  # 3, 4 and 5 pixels
+    table = vectorise(classes, 3, crs=None, transform=from_origin(0, 0, 0.5, 0.5), min_area=1.0)
+    assert table.areas.tolist() == [1.0, 1.25]
+
+
 def test_ids_are_the_first_pixels_in_the_whole_raster(pixel_grid, pixel_objects):
     classes, width = blobs(), 70
     table = pixel_objects(classes, pixel_grid(raster_width=width), PolygonOptions(), step=9)

@@ -1,11 +1,16 @@
 """Calibrating what prior and decoder weigh, against scikit-learn and by what the probabilities then mean."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from refsam_qgis.engine.models.blend import PriorBlend
+from refsam_qgis.engine.models.fitted_prior import FittedMap
+from refsam_qgis.engine.models.pseudo_mask import PseudoMask
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.training import calibrate as calibration
@@ -27,6 +32,8 @@ def test_separable_values_give_finite_weights():
     values = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]], dtype=torch.float64)
     weights = fit_logistic(values, torch.tensor([0.0, 0, 1, 1], dtype=torch.float64))
     assert torch.isfinite(weights).all() and weights[0] > 0
+    theirs = LogisticRegression(C=1 / PENALTY, tol=1e-10).fit(values, [0, 0, 1, 1])
+    np.testing.assert_allclose(weights, [theirs.coef_[0, 0], 0], rtol=1e-3, atol=1e-6)
 
 
 def drawn_episodes(count, weights, seed=0):
@@ -83,6 +90,49 @@ def test_probabilities_mean_what_they_say(model):
     # A logistic regression with an offset matches the mean of what it was fitted to.
     assert torch.cat(probabilities).mean() == pytest.approx(float(torch.cat(truth).float().mean()), abs=0.01)
     assert model.blend.prior_weight > 0
+
+
+def numbers(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("pixels", [2000, 5])
+def test_what_is_weighed_is_what_a_run_adds_up(monkeypatch, pixels):
+    """Smoothed maps, as far as a target is close, of the pixels that count; the decoder by itself."""
+    decoded, fitted, votes, coarse = (
+        numbers(0, 1, 8, 8),
+        numbers(1, 1, 8, 8),
+        numbers(2, 1, 8, 8),
+        numbers(3, 2, 1, 8, 8),
+    )
+    blend = PriorBlend()
+    torch.nn.init.constant_(blend.gain, 1.5)
+
+    def decode(model, batch, generator, prior):
+        weights = (blend.decoded_weight, blend.prior_weight, blend.cosine_weight, blend.likeness_weight,
+                   blend.trees_weight, blend.shift)  # fmt: skip
+        assert [float(weight) for weight in weights] == [1, 0, 0, 0, 0, 0]
+        return decoded, PseudoMask(coarse[0], coarse[0], coarse[1], coarse[0]), None
+
+    given = []
+    monkeypatch.setattr(calibration, "PIXELS", pixels)
+    monkeypatch.setattr(calibration, "run_episodes", decode)
+    monkeypatch.setattr(calibration, "fit_priors", lambda *_: FittedMap(fitted, torch.tensor([0.5]), votes))
+    monkeypatch.setattr(calibration, "target_edges", lambda batch: SimpleNamespace(smooth=lambda values: values - 7))
+    monkeypatch.setattr(calibration, "_decoder_is_idle", lambda values, truth: False)
+    monkeypatch.setattr(calibration, "fit_logistic", lambda *found: given.append(found) or torch.arange(6.0))
+    mask, counted = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    mask[:, :, :7] = counted[:, 4:] = True  # a column of cells that is half of the class
+    model = SimpleNamespace(blend=blend, eval=lambda: None, device=torch.device("cpu"))
+    calibrate(model, [{"mask": mask, "counted": counted}] * 2)
+    assert [float(value) for value in (blend.decoded_weight, blend.trees_weight, blend.shift)] == [0, 4, 5]
+    ((values, truth),) = given
+    terms = torch.stack([decoded, 0.75 * fitted, 0.5 * coarse[0], coarse[1], votes], dim=-1)[0] - 7
+    expected = {tuple(row.tolist()): column < 3 for column in range(8) for row in terms[2:, column].double()}
+    assert len(values) == 2 * min(pixels, 48)
+    for row, said in zip(values, truth, strict=True):
+        (same,) = (key for key in expected if np.allclose(key, row, atol=1e-5))
+        assert bool(said) is expected[same]
 
 
 @pytest.mark.parametrize("idle", [False, True])

@@ -1,11 +1,13 @@
 """Training with a prior that is fitted to the references of each episode."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from refsam_qgis.engine.job import THRESHOLD
 from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedPrior
 from refsam_qgis.engine.models.pixel_features import pixel_features
@@ -178,3 +180,37 @@ def test_validation_measures_the_method_that_it_is_asked_for(model, batch, fitte
     assert len(smoothed) == fitted  # as a run does with the fitted method
     assert mean_ious(model, {"set": [single]}, fitted) == {"set": full, "set_pseudo": pseudo}
     assert mean_ious(model, {"set": [single]}, not fitted)["set"] < 0.1
+
+
+def test_validation_sums_the_counted_pixels_of_a_class_over_its_episodes(monkeypatch):
+    """Of roofs 30 of 40 pixels and 10 of 40 are found right, of pools 8 of 8; their pseudo-masks find nothing."""
+    episodes = []
+    for name, found, true in (("roof", 40, 30), ("pool", 8, 8), ("roof", 10, 40)):
+        mask, counted, said = torch.zeros(3, 1, 10, 10)
+        mask.view(-1)[:true], said.view(-1)[:found], counted.view(-1)[:50] = 1, 1, 1
+        mask.view(-1)[50:60], said.view(-1)[60:90] = 1, 1  # which does not count
+        episodes.append({"mask": mask > 0, "counted": counted > 0, "classes": [name], "said": 8 * said - 4})
+
+    def say(model, batch, generator, prior):
+        nothing = torch.full_like(batch["said"], -1.0)
+        return batch["said"], PseudoMask(nothing, nothing, nothing, nothing), None
+
+    monkeypatch.setattr(validation, "run_episodes", say)
+    model = SimpleNamespace(eval=lambda: None, device=torch.device("cpu"))
+    found = class_ious(model, episodes)
+    assert list(found) == ["pool", "roof"]
+    assert found["roof"] == (pytest.approx(40 / 80), 0) and found["pool"] == (1, 0)
+
+
+def test_the_fitted_method_is_validated_where_a_run_cuts(monkeypatch):
+    """A pixel at the threshold's probability is just of the class, one below is not."""
+    border = math.log(THRESHOLD / (1 - THRESHOLD))
+    said = torch.tensor([[[border + 0.01] * 4, [border - 0.01] * 4]]).repeat_interleave(2, 1)
+    batch = {"mask": said > border, "counted": torch.ones(1, 4, 4, dtype=torch.bool), "classes": ["roof"]}
+    monkeypatch.setattr(validation, "fit_priors", lambda model, batch: "prior")
+    monkeypatch.setattr(validation, "target_edges", lambda batch: SimpleNamespace(smooth=lambda logits: logits))
+    monkeypatch.setattr(
+        validation, "run_episodes", lambda model, batch, generator, prior: (said, PseudoMask(*[said] * 4), None)
+    )
+    model = SimpleNamespace(eval=lambda: None, device=torch.device("cpu"))
+    assert class_ious(model, [batch], fitted=True)["roof"][0] == 1

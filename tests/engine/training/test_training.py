@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ModelOptions, TrainJob
 from refsam_qgis.engine.models.checkpoints import load_segmenter
 from refsam_qgis.engine.models.sam import build_sam
-from refsam_qgis.engine.models.segmenter import FOREGROUND
+from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.runner import load_from_disk
+from refsam_qgis.engine.training import episodes
 from refsam_qgis.engine.training.episodes import EpisodeConfig, Episodes
 from refsam_qgis.engine.training.pretrain import PretrainConfig, PromptViews, pretrain
 from refsam_qgis.engine.training.scenes import CLASSES
@@ -24,6 +26,7 @@ from refsam_qgis.engine.training.sources import TEST_CLASSES, generated_classes
 from refsam_qgis.engine.training.state import Schedule, TrainingState
 from refsam_qgis.engine.training.train import run_train
 from refsam_qgis.engine.training.trainer import TrainerConfig, train_adapters
+from refsam_qgis.engine.training.views import LabelledImage
 
 DRAWS = EpisodeConfig(steps=2, batch=2, window=256, shots=(1,), seed=3)
 
@@ -169,14 +172,80 @@ def test_batches_are_equal_for_equal_index():
 def test_classes_kept_for_testing_are_never_asked_for():
     assert set(CLASSES) >= TEST_CLASSES
     assert not set(generated_classes()) & TEST_CLASSES
-    episodes = Episodes(EpisodeConfig(steps=10, batch=3, window=128), ())
-    assert not {name for i in range(10) for name in episodes[i]["classes"]} & TEST_CLASSES
+    drawn = Episodes(EpisodeConfig(steps=10, batch=3, window=128), ())
+    assert not {name for i in range(10) for name in drawn[i]["classes"]} & TEST_CLASSES
 
 
 def test_episode_masks_hold_the_class():
     batch = Episodes(DRAWS, ())[0]
     assert ((batch["reference_masks"] == FOREGROUND).flatten(2).sum(-1) > 0).all()
     assert batch["references"].shape == (2, 1, 3, 256, 256)
+
+
+class HalfLabelled:
+    """A place whose left half nobody labelled; of the right half, a share is of a class."""
+
+    def __init__(self, share, name="roof", other=0):
+        self._share, self._name, self._other = share, name, other
+
+    def class_names(self):
+        return (self._name,)
+
+    def class_id(self, name):
+        return 7
+
+    def draw(self, rng, side, focus):
+        classes = np.full((side, side), 99, np.uint8)
+        classes[:, side // 2 :] = self._other
+        classes[: round(self._share * side), side // 2 :] = 7
+        image = np.repeat(classes[..., None], 3, axis=2)
+        return LabelledImage(image, classes, (classes == 7).astype(np.uint16), 99, self._name)
+
+
+REAL = EpisodeConfig(steps=1, batch=2, window=64, shots=(1,), real_share=1.0, partial_share=0, scribble_share=0)
+
+
+def test_what_nobody_labelled_is_neither_class_nor_background():
+    batch = Episodes(REAL, [HalfLabelled(0.5)])[0]
+    masks, counted = batch["reference_masks"], batch["counted"]
+    shares = [float((masks == value).float().mean()) for value in (FOREGROUND, BACKGROUND, IGNORE)]
+    assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.02)
+    assert float(counted.float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert not (batch["mask"] & ~counted).any() and float(batch["mask"].float().mean()) == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_class_of_which_too_little_shows_is_named(monkeypatch):
+    monkeypatch.setattr(episodes, "MOST_DRAWS", 3)
+    with pytest.raises(RefSAMError, match="'chimney' are too small or too hidden to learn from"):
+        Episodes(REAL, [HalfLabelled(0.0, "chimney")])[0]
+
+
+def test_references_show_the_class_and_with_support_another_place_and_classes_take_turns():
+    roofs, pool, spare = [HalfLabelled(0.5), HalfLabelled(0.5)], HalfLabelled(0.5, "pool"), HalfLabelled(0.5, "pool")
+    rng = np.random.default_rng(0)
+    alone = Episodes(REAL, [*roofs, pool])
+    for index in range(30):
+        target, reference, wanted = alone.places(rng, index, 0)
+        assert wanted in target.class_names() and wanted in reference.class_names()
+    supported = Episodes(REAL, [*roofs, pool], support=[spare])
+    found = [supported.places(rng, index, slot) for index in range(10) for slot in range(2)]
+    assert [wanted for _, _, wanted in found] == ["pool", "roof"] * 10
+    for target, reference, wanted in found:
+        assert reference is spare if wanted == "pool" else reference in roofs and reference is not target
+
+
+def test_draws_of_training_development_and_calibration_differ():
+    assert not torch.equal(Episodes(DRAWS, ())[0]["target"], Episodes(DRAWS, (), stream=5)[0]["target"])
+
+
+def test_annotations_have_their_shares(monkeypatch):
+    said = []
+    monkeypatch.setattr(episodes, "partial", lambda label, *rest: said.append("partial") or label)
+    monkeypatch.setattr(episodes, "scribble", lambda label, *rest: said.append("scribble") or label)
+    config = replace(REAL, steps=1, batch=300, window=16, partial_share=0.3, scribble_share=0.2)
+    assert len(Episodes(config, [HalfLabelled(0.5)])[0]["classes"]) == 300
+    assert said.count("partial") / 300 == pytest.approx(0.3, abs=0.08)
+    assert said.count("scribble") / 300 == pytest.approx(0.2, abs=0.08)
 
 
 def test_schedule():
