@@ -19,16 +19,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from refsam_qgis import __version__
-
-from .fingerprint import fingerprint, is_stamped
 from .home import home
 from .job import ModelOptions
 from .models.weight_files import identify_model
 from .rasters.grid import Tile
 from .rasters.source import RasterSource
-from .report import describe_device, describe_input
 from .tensor_files import read_tensors, sweep, write_tensors
+from .tile_key import tile_key
 
 MAX_BYTES = 4 * 2**30
 """All encodings together keep no more than this: a thousand tiles of 4 MiB, which SAM's embedding takes."""
@@ -166,9 +163,8 @@ def open_encodings(
     """
     folder = None
     if wanted and isinstance(model, PortableEncodings):
-        described = describe_input(raster)
-        if is_stamped(described):
-            folder = home() / "cache" / "encodings" / _key(described, side, options, model)
+        key = _key(raster, side, options, model)
+        folder = None if key is None else home() / "cache" / "encodings" / key
     cache = EncodingCache(folder)
     try:
         yield cache
@@ -176,15 +172,11 @@ def open_encodings(
         cache.close()
 
 
-def _key(raster: dict[str, Any], side: int, options: ModelOptions, model: PortableEncodings) -> str:
+def _key(raster: RasterSource, side: int, options: ModelOptions, model: PortableEncodings) -> str | None:
     weights = identify_model(options)
-    return fingerprint(
-        {
-            "input": raster,
-            "side": side,
-            "sam": [weights["model"], weights["checkpoint_sha256"]],
-            "encoding": model.encoding_kind(),
-            "device": describe_device(model.device),
-            "versions": [__version__, torch.__version__],
-        }
-    )
+    further = {
+        "side": side,
+        "sam": [weights["model"], weights["checkpoint_sha256"]],
+        "encoding": model.encoding_kind(),
+    }
+    return tile_key(raster, model.device, further)

@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
-from refsam_qgis import __version__
-
 from .events import Reporter, check_cancelled
-from .fingerprint import fingerprint, is_stamped
 from .job import EverythingJob
 from .journal import Journal, open_journal
 from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, point_grid
@@ -33,7 +30,8 @@ from .rasters.outputs import OutputFiles
 from .rasters.parts import files_of
 from .rasters.source import CACHE_BYTES, RasterSource
 from .rasters.stitch import SeenObject, Stitcher
-from .report import Clock, describe_device, describe_input, write_report
+from .report import Clock, describe_input, write_report
+from .tile_key import tile_key
 
 if TYPE_CHECKING:
     from .runner import Loader
@@ -301,18 +299,11 @@ def _journal_key(
     job: EverythingJob, raster: RasterSource, grid: TileGrid, segmenter: PromptableSegmenter
 ) -> str | None:
     """Digest all that the masks of a tile depend on; ``None`` where it might change unnoticed."""
-    source = describe_input(raster)
-    if not is_stamped(source):
-        return None
-    return fingerprint(
-        {
-            "kind": "everything",
-            "input": source,
-            "tiles": [grid.side, grid.overlap],
-            "points": job.points_per_side,
-            "rules": asdict(mask_rules(job)),
-            "model": identify_model(stock_options(job.model)),
-            "device": describe_device(segmenter.device),
-            "versions": [__version__, torch.__version__],
-        }
-    )
+    further = {
+        "kind": "everything",
+        "tiles": [grid.side, grid.overlap],
+        "points": job.points_per_side,
+        "rules": asdict(mask_rules(job)),
+        "model": identify_model(stock_options(job.model)),
+    }
+    return tile_key(raster, segmenter.device, further)

@@ -19,13 +19,10 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from refsam_qgis import __version__
-
 from .background import consumer
 from .decision import Decided, decide
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
-from .fingerprint import fingerprint, is_stamped
 from .job import ModelOptions, ReferenceSource, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
@@ -47,10 +44,11 @@ from .rasters.writers import (
     write_polygons,
 )
 from .references.gather import ReferenceSet
-from .report import Clock, describe_device, describe_input, write_report
+from .report import Clock, describe_input, write_report
 from .runner import Loader, load_from_disk
 from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
+from .tile_key import tile_key
 from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
@@ -358,19 +356,12 @@ def _journal_key(
     raster: RasterSource, grid: TileGrid, references: ReferenceSet, options: ModelOptions, model: ReferenceSegmenter
 ) -> str | None:
     """Digest all that the network's answer on a tile depends on; ``None`` where it might change unnoticed."""
-    source = describe_input(raster)
-    if not is_stamped(source):
-        return None
-    return fingerprint(
-        {
-            "input": source,
-            "tiles": [grid.side, grid.overlap],
-            "references": references.digest,
-            "model": [type(model).__qualname__, identify_model(options)],
-            "device": describe_device(model.device),
-            "versions": [__version__, torch.__version__],
-        }
-    )
+    further = {
+        "tiles": [grid.side, grid.overlap],
+        "references": references.digest,
+        "model": [type(model).__qualname__, identify_model(options)],
+    }
+    return tile_key(raster, model.device, further)
 
 
 def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from refsam_qgis.engine import encodings as module
+from refsam_qgis.engine import tile_key
 from refsam_qgis.engine.encodings import EncodingCache, open_encodings
 from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
@@ -188,9 +189,9 @@ def test_other_machines_and_versions_have_folders_of_their_own(image, monkeypatc
     """They may compute other bits."""
     before = folder_of(image)
     if change == "device":
-        monkeypatch.setattr(module, "describe_device", lambda device: {"name": "another"})
+        monkeypatch.setattr(tile_key, "describe_device", lambda device: {"name": "another"})
     elif change == "RefSAM":
-        monkeypatch.setattr(module, "__version__", "another")
+        monkeypatch.setattr(tile_key, "__version__", "another")
     else:
         monkeypatch.setattr(torch, "__version__", "another")
     assert folder_of(image) != before
