@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from benchmarks.accuracy.sam_reference import as_pixels, segment_anything_own
-from refsam_qgis.engine import everything
+from refsam_qgis.engine import everything, tile_key
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.everything import full_tiles, run_everything
 from refsam_qgis.engine.job import EverythingJob, ObjectOutputs, PolygonOptions, RasterOptions
@@ -304,7 +304,7 @@ def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, monkey
     if change == "touched":
         os.utime(raster)
     elif change == "device":
-        monkeypatch.setattr(everything, "describe_device", lambda device: "another one")
+        monkeypatch.setattr(tile_key, "describe_device", lambda device: "another one")
     else:
         job = replace(job, **change)
     assert run_everything(job, Recorder(), lambda options: None)["tiles_kept"] == 0

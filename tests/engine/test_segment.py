@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
-from refsam_qgis.engine import encodings, segment
+from refsam_qgis.engine import encodings, segment, tile_key
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import (
     ModelOptions,
@@ -515,7 +515,7 @@ def test_what_changes_the_tiles_begins_anew(wide, outputs, write_vector, monkeyp
     elif change == "model":
         model = RampSegmenter()
     elif change == "device":
-        monkeypatch.setattr(segment, "describe_device", lambda device: "another one")
+        monkeypatch.setattr(tile_key, "describe_device", lambda device: "another one")
     elif change == "method":  # two methods of one class, with one checkpoint
         options["method"] = "virefsam"
     else:
