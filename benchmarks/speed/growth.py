@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--tile-size", type=int, default=256)
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the JSON records and pictures")
     arguments = parser.parse_args()
+    arguments.records.mkdir(parents=True, exist_ok=True)
     for what in arguments.what:
         rows = []
         with scratch() as folder:

@@ -53,8 +53,8 @@ from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
-READERS = 4
-"""Threads that read the raster: decoding a tile takes longer than a fast GPU does to answer one."""
+READERS, READERS_FOR_BATCHES = 2, 4
+"""Threads that read the raster; a GPU gets more, since decoding a tile takes longer than a fast one takes to answer it."""
 PREFETCHED_BATCHES = 2
 """Batches of tiles read ahead while the model works."""
 WAITING_TILES = 4
@@ -249,7 +249,8 @@ class _TileRun:
             )
 
             # All are shut down before writers and raster close: they may still be at work when something fails.
-            reader = stack.enter_context(ThreadPoolExecutor(READERS, thread_name_prefix="tile-reader"))
+            readers = READERS if answers.most_at_once == 1 else READERS_FOR_BATCHES
+            reader = stack.enter_context(ThreadPoolExecutor(readers, thread_name_prefix="tile-reader"))
             keep = partial(_keep, mask=mask, probability=probability, vectoriser=vectoriser)
             decided = stack.enter_context(consumer(keep, WAITING_PIECES, "piece-keeper", self._reporter))
 
