@@ -54,7 +54,7 @@ from .vectors import count_features
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
 READERS, READERS_FOR_BATCHES = 2, 4
-"""Threads that read the raster; a GPU gets more, since decoding a tile takes longer than a fast one takes to answer it."""
+"""Threads that read the raster; a GPU gets more, as decoding a tile takes longer than a fast one takes to answer it."""
 PREFETCHED_BATCHES = 2
 """Batches of tiles read ahead while the model works."""
 WAITING_TILES = 4
