@@ -74,7 +74,7 @@ class SegmentByReference(RefSAMAlgorithm):
         )
         references.declare(self, self.tr("Without it, the raster to search."))
         model.declare(self)
-        raster.declare(self, self.INPUT, self.tr("derives it from the examples"))
+        raster.declare(self, self.INPUT, self.tr("derives it from the examples"), by_examples=True)
         self.add(
             QgsProcessingParameterExtent(self.EXTENT, self.tr("Extent"), optional=True),
             self.tr("Part of the raster to search, in any CRS. Without it, all of it."),

@@ -81,7 +81,7 @@ class SegmentFolder(RefSAMAlgorithm):
         self._declare_rasters()
         references.declare(self, self.tr("Needed with examples."))
         model.declare(self)
-        raster.declare(self, None, self.tr("derives it from the examples"))
+        raster.declare(self, None, self.tr("derives it from the examples"), by_examples=True)
         decision.declare(self)
         polygons.declare(self, None)
         self.add(

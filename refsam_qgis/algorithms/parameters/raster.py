@@ -15,12 +15,13 @@ TILE_SIZE = "TILE_SIZE"
 OVERLAP = "OVERLAP"
 
 
-def declare_reading(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
+def declare_reading(algorithm: RefSAMAlgorithm, raster: str | None, by_examples: bool = False) -> None:
     """Declare `BANDS` and `STRETCH`.
 
     Args:
         algorithm: That gets them.
         raster: Parameter of the raster whose bands are offered; ``None`` where there are several rasters.
+        by_examples: Whether rasters are searched by examples, which may be on others.
     """
     tr = algorithm.tr
     label = tr("Bands")
@@ -37,27 +38,24 @@ def declare_reading(algorithm: RefSAMAlgorithm, raster: str | None) -> None:
         "red, green and blue, else its first three, whichever QGIS shows."
     )
     algorithm.add(bands, f"{explained} {example}".strip(), advanced=True)
+    stretched = tr("How values become 8-bit: 'auto' stretches all but 8-bit data, by percentiles.")
+    alike = tr("Where only the examples or only the searched raster are 8-bit, it stretches both.")
     algorithm.add_choice(
-        STRETCH,
-        tr("Contrast stretch"),
-        STRETCHES,
-        tr(
-            "How values become 8-bit: 'auto' stretches all but 8-bit data, by percentiles; where only the examples or "
-            "only the searched raster are 8-bit, it stretches both."
-        ),
+        STRETCH, tr("Contrast stretch"), STRETCHES, f"{stretched} {alike}" if by_examples else stretched
     )
 
 
-def declare(algorithm: RefSAMAlgorithm, raster: str | None, automatic: str) -> None:
+def declare(algorithm: RefSAMAlgorithm, raster: str | None, automatic: str, by_examples: bool = False) -> None:
     """Declare all parameters.
 
     Args:
         algorithm: That gets them.
         raster: As in `declare_reading`.
         automatic: What a tile size of 0 does, as in "0 … ", translated.
+        by_examples: As in `declare_reading`.
     """
     tr = algorithm.tr
-    declare_reading(algorithm, raster)
+    declare_reading(algorithm, raster, by_examples)
     algorithm.add_number(
         TILE_SIZE,
         tr("Tile size (pixels)"),
