@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -316,8 +316,10 @@ def merge_polygons(
                 )
                 frame = frame[there]
         columns = {name: frame[name].to_numpy() for name in FOUND_COLUMNS}
+        empty = {name: frame[name].isna().to_numpy() for name in FOUND_COLUMNS}  # of what a person has drawn besides
         sources = np.full(len(frame), source, dtype=object)
-        _write_layer(path, {"source": sources, **columns}, frame.geometry.to_numpy(), crs, "Polygon", append=True)
+        polygons = frame.geometry.to_numpy()
+        _write_layer(path, {"source": sources, **columns}, polygons, crs, "Polygon", append=True, empty=empty)
         count += len(frame)
     return count
 
@@ -344,12 +346,17 @@ def _write_layer(
     crs: CRS | None,
     geometry_type: str,
     append: bool = False,
+    empty: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> None:
-    values: list[NDArray[Any]] = [column.astype(COLUMNS.get(name, object)) for name, column in columns.items()]
+    gaps = {**{name: np.zeros(len(polygons), np.bool_) for name in columns}, **(empty or {})}
+    values: list[NDArray[Any]] = [
+        np.where(gaps[name], 0, column).astype(COLUMNS.get(name, object)) for name, column in columns.items()
+    ]
     with disk_errors(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         pyogrio.raw.write(
             path, shapely.to_wkb(polygons), values, list(columns), layer=LAYER, driver="GPKG",
+            field_mask=[gaps[name] for name in columns],
             geometry_type=geometry_type, crs=None if crs is None else _described(pyproj_crs(crs)),
             promote_to_multi=geometry_type == "MultiPolygon", append=append,
             VERSION="1.3",  # the GDAL of QGIS 3.22 warns of newer ones

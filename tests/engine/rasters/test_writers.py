@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pyproj
 import pytest
@@ -134,6 +135,18 @@ def test_merged_layers_have_their_source_and_one_crs(tmp_path):
     for crs in (UTM, None):
         assert merge_polygons(str(tmp_path / f"{crs is None}.gpkg"), [], crs, print) == 0
         assert schema(str(tmp_path / f"{crs is None}.gpkg"))[1] == schema(merged)[1]
+
+
+def test_attributes_that_a_person_left_empty_stay_so_in_a_merged_layer(tmp_path):
+    path, merged = (str(tmp_path / name) for name in ("a.gpkg", "merged.gpkg"))
+    write_polygons(path, objects(), CLASSES, UTM)
+    frame = gpd.read_file(path)
+    drawn = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs=frame.crs)
+    pd.concat([frame, drawn]).to_file(path, layer=LAYER)
+    assert merge_polygons(merged, [("a", path)], UTM, print) == 4
+    read = gpd.read_file(merged).drop(columns=["source", "geometry"])
+    assert read.isna().all(axis=1).tolist() == [False] * 3 + [True]
+    assert read["object_id"][:3].tolist() == objects().object_ids.tolist()
 
 
 def test_layers_without_a_crs_merge(tmp_path):
