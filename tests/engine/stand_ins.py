@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
@@ -100,6 +103,16 @@ class Recorder(SilentReporter):
 
     def is_cancelled(self) -> bool:
         return self._cancel_after is not None and len(self.events) > self._cancel_after
+
+    def cancel_once_reported(self, monkeypatch: pytest.MonkeyPatch, job: ModuleType) -> None:
+        """Cancel when a job, in a module of its own, has written its report and nothing has its final name yet."""
+        write = job.write_report
+
+        def write_and_cancel(*arguments: Any) -> None:
+            write(*arguments)
+            self._cancel_after = 0
+
+        monkeypatch.setattr(job, "write_report", write_and_cancel)
 
 
 def painted(height: int, width: int, patches: Sequence[tuple[slice, slice, tuple[int, int, int]]]) -> NDArray[np.uint8]:

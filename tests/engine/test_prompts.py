@@ -327,13 +327,7 @@ def test_what_is_drawn_over_nodata_is_no_part_of_objects(write_raster, outputs, 
 
 def test_no_output_appears_after_a_late_cancel(scene, outputs, model, write_vector, monkeypatch):
     reporter = Recorder()
-    write = prompts.write_report
-
-    def cancelled_meanwhile(*arguments):
-        write(*arguments)
-        reporter._cancel_after = 0
-
-    monkeypatch.setattr(prompts, "write_report", cancelled_meanwhile)
+    reporter.cancel_once_reported(monkeypatch, prompts)
     with pytest.raises(JobCancelled):
         run(scene, outputs, reporter, points=write_vector(at((45, 50)), "p.gpkg"))
     assert not list(Path(outputs.mask).parent.iterdir())

@@ -682,13 +682,7 @@ def test_real_files(name, write_vector, outputs):
 def test_no_output_appears_after_a_late_cancel(scene, outputs, monkeypatch):
     _, raster, marks = scene
     reporter = Recorder()
-    write = segment.write_report
-
-    def cancelled_meanwhile(*arguments):
-        write(*arguments)
-        reporter._cancel_after = 0
-
-    monkeypatch.setattr(segment, "write_report", cancelled_meanwhile)
+    reporter.cancel_once_reported(monkeypatch, segment)
     with pytest.raises(JobCancelled, match="12 finished tiles are kept"):
         run(raster, marks, outputs, reporter=reporter)
     assert list(Path(outputs.mask).parent.iterdir()) == []

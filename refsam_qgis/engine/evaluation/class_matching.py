@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import RefSAMError
 from ..events import Reporter
-from .layers import MAX_CLASSES, Layer, LoneClass
+from ..references.marks import MAX_CLASSES
+from .layers import Layer, LoneClass
 
 ON = 255
 """What masks of one class hold where it is, when not 1."""

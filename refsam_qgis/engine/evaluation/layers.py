@@ -27,12 +27,11 @@ from ..rasters.drawing import DrawnPolygons
 from ..rasters.geodesy import GroundMeasure
 from ..rasters.georeference import map_transform, open_raster, pyproj_crs
 from ..rasters.source import reading_failure
+from ..references.marks import MAX_CLASSES
 from .first_band import open_first_band
 
 IGNORE = 255
 """Class of pixels that are not compared."""
-MAX_CLASSES = 254
-"""Most classes of either side, and of both together: their numbers lie between background and `IGNORE`."""
 ALIGNMENT = 1e-3
 """How far, in pixels, the pixels of two grids may lie apart and still be the same."""
 PLANE = CRS.from_epsg(3857)

@@ -211,21 +211,19 @@ def _label(class_ids: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int], 
     """Return the labels 1..N of a piece's objects, their classes, and the rows and columns that hold them all."""
     labels = np.zeros(class_ids.shape, np.int32)
     classes: list[int] = []
-    boxes = find_objects(class_ids)  # of each class up to the last; None where there is none
-    for class_id, box in enumerate(boxes, 1):
-        if box is not None:
-            of_class: NDArray[np.int32]
-            of_class, count = label(class_ids[box] == class_id)
-            np.add(labels[box], of_class + len(classes), out=labels[box], where=of_class > 0)
-            classes += [class_id] * count
-    rows, columns = (
-        slice(
-            min((box[axis].start for box in boxes if box), default=0),
-            max((box[axis].stop for box in boxes if box), default=0),
-        )
-        for axis in (0, 1)
-    )
+    boxes = {class_id: box for class_id, box in enumerate(find_objects(class_ids), 1) if box is not None}
+    for class_id, box in boxes.items():
+        of_class: NDArray[np.int32]
+        of_class, count = label(class_ids[box] == class_id)
+        np.add(labels[box], of_class + len(classes), out=labels[box], where=of_class > 0)
+        classes += [class_id] * count
+    rows, columns = (_hull([box[axis] for box in boxes.values()]) for axis in (0, 1))
     return labels, classes, (rows, columns)
+
+
+def _hull(slices: Sequence[slice]) -> slice:
+    """Return the smallest slice that holds all of some; an empty one where there is none."""
+    return slice(min((each.start for each in slices), default=0), max((each.stop for each in slices), default=0))
 
 
 def pixel_outlines(labels: NDArray[np.int32], transform: Affine) -> tuple[NDArray[Any], NDArray[np.intp]]:

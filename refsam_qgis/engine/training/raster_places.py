@@ -19,6 +19,7 @@ from ..events import OnceReporter, Reporter, check_cancelled
 from ..image_folder import IGNORE_ID, MIN_PIXELS
 from ..rasters.drawing import DrawnPolygons
 from ..rasters.source import RasterSource
+from ..references.marks import MAX_CLASSES
 from .sources import NOWHERE
 from .views import LabelledImage
 
@@ -28,7 +29,6 @@ PARTS = 9
 SMALLEST_PART = 128
 """Shortest side of a part in pixels: a view shows up to some hundred."""
 LEAST_MARGIN = 16
-MAX_CLASSES = 254
 TRIES = 16
 """Points drawn to hit a polygon before any of its points will do."""
 
