@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SCORES_IN_CACHE = 2**20
-"""Scores that each thread of inference on a CPU computes at a time, so that they stay in its cache."""
+from .precision import fuses_bfloat16
+
+SCORES_IN_CACHE = 2**22
+"""Bytes of the scores that each thread of inference on a CPU computes at a time, so that they stay in its cache."""
 SCORES_AT_ONCE = {"cpu": 2**22, "mps": 2**26, "cuda": 2**28}
 """Attention scores whose bias is held at a time by fused attention, by type of device; a GPU wants few large ones."""
 LEAST_QUERIES = 256
@@ -73,7 +75,7 @@ def _mix(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         horizontal = torch.einsum("bnhwc,wkc->bnhwk", query, across).contiguous()
     if vertical is None or horizontal is None or query.device.type != "cpu" or torch.is_grad_enabled():
         return _fused(query, key, value, vertical, horizontal)
-    if query.dtype == torch.bfloat16:
+    if query.dtype == torch.bfloat16 and fuses_bfloat16():
         return _as_channels(query, key, value, vertical, horizontal)
     return _in_cache(*(tensor.flatten(0, 1) for tensor in (query, key, value, vertical, horizontal))).view_as(query)
 
@@ -94,10 +96,12 @@ def _in_cache(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, horiz
     groups, rows, columns, width = query.shape
     queries = query.flatten(1, 2)
     positions = queries.shape[1]
-    own = max(1, min(rows, SCORES_IN_CACHE // (columns * positions)))
+    scores_of_row = columns * positions
+    rows_in_cache = SCORES_IN_CACHE // (scores_of_row * query.element_size())
+    own = max(1, min(rows, rows_in_cache))
     # A window or head for each thread: sharing one would make the threads wait for each other.
-    together = min(groups, torch.get_num_threads() * max(1, SCORES_IN_CACHE // (own * columns * positions)))
-    memory = query.new_empty(together * own * columns * positions)
+    together = min(groups, torch.get_num_threads() * max(1, rows_in_cache // own))
+    memory = query.new_empty(together * own * scores_of_row)
     mixed = torch.empty_like(queries)
     for first in range(0, groups, together):
         group = slice(first, min(first + together, groups))
@@ -121,7 +125,7 @@ def _as_channels(query: Tensor, key: Tensor, value: Tensor, vertical: Tensor, ho
     """Inference in bfloat16 on a CPU: the bias as further channels of queries and keys; arguments as in `_mix`.
 
     What a query adds to the keys of a row, and of a column, is its product with which row and column a key is in. CPUs
-    that multiply bfloat16 do that sooner than they set up a bias of as many values as there are scores.
+    with tiles of bfloat16 do that sooner than they set up a bias of as many values as there are scores.
     """
     rows, columns, width = query.shape[2:]
     index = torch.arange(rows * columns, device=key.device)

@@ -25,6 +25,15 @@ def choose_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if quick else torch.float32
 
 
+def fuses_bfloat16() -> bool:
+    """Return whether torch's fused attention multiplies bfloat16 in a CPU's hardware.
+
+    It does with matrix tiles (AMX). With AVX-512 alone, as on AMD's processors, it widens to float32 first, while plain
+    products of matrices do not.
+    """
+    return torch.cpu._is_amx_tile_supported()
+
+
 def set_precision(part: Any, precision: torch.dtype) -> None:
     """Round the matrices of a part of SAM, in place. Training needs float32, which is what they are loaded as.
 

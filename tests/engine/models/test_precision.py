@@ -66,8 +66,11 @@ def test_segmenters_are_loaded_in_the_precision_of_their_device(monkeypatch):
             assert exact.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("amx", [True, False])
 @torch.no_grad()
-def test_bfloat16_is_close_to_float32():
+def test_bfloat16_is_close_to_float32(monkeypatch, amx):
+    """By either way of attending: fused where the hardware has tiles, in parts that its cache holds elsewhere."""
+    has(monkeypatch, avx512=True, amx=amx)
     encoder, values = build(depth=4), pixels(1)
     rounded = copy.deepcopy(encoder)
     set_precision(rounded, torch.bfloat16)
@@ -75,6 +78,22 @@ def test_bfloat16_is_close_to_float32():
     assert ours.dtype == torch.float32 and not torch.equal(ours, expected)
     assert torch.nn.functional.cosine_similarity(ours, expected, dim=1).min() > 0.99
     assert torch.nn.functional.cosine_similarity(ours.flatten(), expected.flatten(), dim=0) >= 0.9995
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@torch.no_grad()
+def test_attention_is_fused_in_bfloat16_only_where_that_is_quick(monkeypatch, amx):
+    """torch's fused attention widens bfloat16 to float32 on a CPU without tiles: twice to four times as slow."""
+    has(monkeypatch, avx512=True, amx=amx)
+    fused = []
+    own = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: fused.append(a[0].dtype) or own(*a, **k)
+    )
+    encoder = build()
+    set_precision(encoder, torch.bfloat16)
+    encode(encoder, pixels(1))
+    assert bool(fused) == amx
 
 
 @torch.no_grad()
