@@ -326,7 +326,7 @@ def test_what_concerns_all_is_done_again_for_all(references, few, write_vector, 
         (tmp_path / "own.safetensors").write_bytes(b"others")
         options["weights"] = {"model": ModelOptions(adapters=str(tmp_path / "own.safetensors"))}
     if change == "RefSAM":
-        monkeypatch.setattr("refsam_qgis.engine.folder.__version__", "another")
+        monkeypatch.setattr("refsam_qgis.engine.folder_tasks.__version__", "another")
     if change == "marks":
         other = write_vector([mark_at(HALF_METRE, 40, 40), mark_at(HALF_METRE, 105, 155)], "more.gpkg")
         references = ReferenceSource(other, references.raster)
