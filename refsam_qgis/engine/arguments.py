@@ -99,12 +99,14 @@ def _segment_job(arguments: argparse.Namespace) -> SegmentJob:
 
 
 def _folder_job(arguments: argparse.Namespace) -> FolderJob:
+    if arguments.inputs is not None:
+        _refuse({name for name in ("pattern", "recursive") if getattr(arguments, name) is not None}, "--inputs")
     return FolderJob(
         references=_references(arguments),
         output_folder=arguments.output_folder,
         folder=arguments.folder,
-        pattern=arguments.pattern,
-        recursive=arguments.recursive,
+        pattern=arguments.pattern or FolderJob.pattern,
+        recursive=bool(arguments.recursive),
         inputs=tuple(arguments.inputs or ()),
         merged=arguments.merged,
         failures=arguments.failures,
@@ -200,8 +202,7 @@ def _evaluate_job(arguments: argparse.Namespace) -> EvaluateJob | ProtocolJob:
     """Return one of two jobs; an option of the other one would do nothing."""
     result, protocol = _given(arguments, EvaluateJob), _given(arguments, ProtocolJob)
     if "protocol" in protocol:
-        if useless := _flags(result.keys() - protocol.keys()):
-            raise RefSAMError("input", f"With --protocol there is no use for {useless}; leave one or the other out.")
+        _refuse(result.keys() - protocol.keys(), "--protocol")
         if "folder" not in protocol:
             raise RefSAMError("input", "A protocol needs its images with masks; add --folder.")
         return ProtocolJob(**{**protocol, "model": _model(arguments)})
@@ -238,12 +239,15 @@ def _read_job(arguments: argparse.Namespace) -> Job:
 
 
 def _references(arguments: argparse.Namespace) -> ReferenceSource:
+    if arguments.reference_set is not None:
+        described = {"annotation", "class_field", "reference_layer"}
+        _refuse({name for name in described if getattr(arguments, name) is not None}, "--reference-set")
     return ReferenceSource(
         vector=arguments.references,
         raster=arguments.reference_raster,
         layer=arguments.reference_layer,
         class_field=arguments.class_field,
-        annotation=arguments.annotation,
+        annotation=arguments.annotation or ReferenceSource.annotation,
         negatives=arguments.negatives,
         refset=arguments.reference_set,
     )
@@ -257,6 +261,12 @@ def _given(arguments: argparse.Namespace, cls: type[Any]) -> dict[str, Any]:
     """Return the fields of a job, or of a part of one, of which the arguments tell."""
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
     return {field.name: given[field.name] for field in fields(cls) if field.name in given}
+
+
+def _refuse(useless: Iterable[str], beside: str) -> None:
+    """Raise `RefSAMError` if fields were given that do nothing beside an option."""
+    if flags := _flags(useless):
+        raise RefSAMError("input", f"With {beside} there is no use for {flags}; leave one or the other out.")
 
 
 def _flags(names: Iterable[str]) -> str:
@@ -335,7 +345,7 @@ def _add_references(parser: argparse.ArgumentParser, raster_help: str) -> None:
     group.add_argument("--reference-raster", help=raster_help)
     group.add_argument("--reference-layer", help="layer inside the vector file (default: the first)")
     group.add_argument("--class-field", help="attribute that holds the class (default: all one class)")
-    group.add_argument("--annotation", choices=ANNOTATIONS, default=ReferenceSource.annotation)
+    group.add_argument("--annotation", choices=ANNOTATIONS, help=f"default: {ReferenceSource.annotation}")
     group.add_argument("--negatives", help="vector file of marks on what is to be told apart")
     group.add_argument("--reference-set", help="reference set (.refset), instead of the others")
 
@@ -369,8 +379,8 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     rasters = parser.add_mutually_exclusive_group(required=True)
     rasters.add_argument("--folder", help="folder that is searched for rasters")
     rasters.add_argument("--inputs", nargs="+", metavar="RASTER", help="rasters, instead of a folder")
-    parser.add_argument("--pattern", default=FolderJob.pattern, help="file names, separated by ';'")
-    parser.add_argument("--recursive", action="store_true", help="search the folders inside too")
+    parser.add_argument("--pattern", help=f"file names, separated by ';' (default: {FolderJob.pattern})")
+    parser.add_argument("--recursive", action="store_true", default=None, help="search the folders inside too")
     _add_references(parser, "raster they are drawn on")
     _add_raster(parser)
     _add_decision(parser)

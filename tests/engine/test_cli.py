@@ -95,6 +95,27 @@ def test_options_of_the_other_evaluation_are_refused(arguments, named):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["segment", "--input", "a.tif", "--mask", "m.tif", "--class-field", "kind"], "--class-field;"),
+        (["folder", "--folder", "f", "--output-folder", "o", "--annotation", "complete"], "--annotation;"),  # as it is
+        (["folder", "--folder", "f", "--output-folder", "o", "--reference-layer", "marks"], "--reference-layer;"),
+    ],
+)
+def test_what_describes_marks_has_no_use_beside_a_reference_set(arguments, named):
+    with pytest.raises(RefSAMError, match=f"With --reference-set .* {named}"):
+        parse(*arguments, "--reference-set", "r.refset")
+
+
+@pytest.mark.parametrize("options", [["--pattern", "*.tif;*.tiff"], ["--recursive"]])
+def test_what_searches_a_folder_has_no_use_beside_a_list_of_rasters(options):
+    folder = ["folder", "--output-folder", "o", "--reference-set", "r.refset", *options]
+    with pytest.raises(RefSAMError, match=f"With --inputs .* {options[0]};"):
+        parse(*folder, "--inputs", "a.tif")
+    assert parse(*folder, "--folder", "f").recursive == (options == ["--recursive"])
+
+
+@pytest.mark.parametrize(
     ("command", "options"),
     [
         (["prompts", "--input", "a.tif", "--points", "p.gpkg", "--polygons", "o.gpkg"], ("--adapters", "--method")),
