@@ -31,7 +31,7 @@ from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
 from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, held_out_loss, shrink
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
-from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
+from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, TEST_CLASSES, Place, read_places
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes, target_edges
 
 from .options import RECORDS, markdown_table, percent
@@ -59,6 +59,7 @@ class Seen:
         cosine: The prototypes'.
         likeness: The cosine to the class prototype alone.
         votes: What the trees say.
+        learned: What the fit in the learned embedding says.
         closeness: Of the target to the references.
         edges: Smooths maps along the edges of the target.
         truth: Where the class is.
@@ -71,6 +72,7 @@ class Seen:
     cosine: Tensor
     likeness: Tensor
     votes: Tensor
+    learned: Tensor
     closeness: float
     edges: GuidedFilter
     truth: Tensor
@@ -91,6 +93,10 @@ def _undrawn(seen: Seen) -> list[Tensor]:
 
 def _voted(seen: Seen) -> list[Tensor]:
     return [*_undrawn(seen), seen.votes]
+
+
+def _learned(seen: Seen) -> list[Tensor]:
+    return [*_voted(seen), seen.learned]
 
 
 def _smoothed(seen: Seen, maps: list[Tensor]) -> list[Tensor]:
@@ -119,7 +125,11 @@ BLENDS: dict[str, Callable[[Seen], list[Tensor]]] = {
     "close × (prior, cosine, trees), likeness; smoothed": lambda seen: _smoothed(
         seen, [*_close(seen, seen.prior, seen.cosine, seen.votes), seen.likeness]
     ),
-    "close × (prior, cosine), likeness, trees; smoothed (ships)": lambda seen: _smoothed(seen, _voted(seen)),
+    "close × (prior, cosine), likeness, trees; smoothed": lambda seen: _smoothed(seen, _voted(seen)),
+    "learned; smoothed": lambda seen: _smoothed(seen, [seen.learned]),
+    "trees, learned; smoothed": lambda seen: _smoothed(seen, [seen.votes, seen.learned]),
+    "likeness, trees, learned; smoothed": lambda seen: _smoothed(seen, [seen.likeness, seen.votes, seen.learned]),
+    "close × (prior, cosine), likeness, trees, learned; smoothed (ships)": lambda seen: _smoothed(seen, _learned(seen)),
 }
 
 
@@ -149,9 +159,10 @@ def _sets(known: Sequence[Place], unseen: Sequence[Place], count: int) -> dict[s
     across = replace(within, other_place_share=1.0, seed=8)
     real = replace(within, real_share=1.0)
     apart = replace(within, without_focus_share=0.5)
+    untaught = sorted(CALIBRATION_CLASSES)
     drawn = {
-        "training, generated within": Episodes(within, (), stream=STREAM),
-        "training, generated across": Episodes(across, (), stream=STREAM),
+        "training, generated within": Episodes(within, (), untaught, STREAM),
+        "training, generated across": Episodes(across, (), untaught, STREAM),
         "training, real within": Episodes(real, known, stream=STREAM),
         "training, real across": Episodes(replace(real, seed=1), known, stream=STREAM, support=known),
         "training, other sensors": OtherSensorEpisodes(replace(apart, steps=2 * count, seed=11), known, stream=STREAM),
@@ -192,7 +203,7 @@ def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[Seen]:
-    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # the decoder, as far as it is trusted
+    model.blend.set(decoded=1.0)  # the decoder, as far as it is trusted
     for batch in batches:
         prior = fit_priors(model, batch, FitRules())
         trusted, pseudo, _ = run_episodes(model, batch, None, prior)
@@ -203,6 +214,7 @@ def _look(model: ViRefSAM, batches: Iterator[dict[str, Tensor]]) -> Iterator[See
             cosine=enlarge(pseudo.cosine, trusted)[0],
             likeness=enlarge(pseudo.likeness, trusted)[0],
             votes=prior.votes[0],
+            learned=prior.learned[0],
             closeness=float(prior.closeness[0]),
             edges=target_edges(batch),
             truth=shrink(batch["mask"], trusted).view_as(trusted[0]) > 0.5,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .fit_rules import WITHOUT_TREES, FitRules
+from .fit_rules import FitRules
 from .fitted_prior import FittedMap
 from .pseudo_mask import PseudoMask
 
@@ -18,8 +20,9 @@ class PriorBlend(nn.Module):
     prototypes' cosine is coarse, but holds across light. All three tell class from background, and mean less the
     farther a target lies from the references. Whether a place is like the class at all, where neither may be there, is
     what its likeness to the class prototype says. Trees tell class from background too, but a far target misleads them
-    less. The weighted sum of the five, smoothed along the edges of the image (`guided_filter`), is the answer. A
-    decoder that adds nothing to the others weighs nothing, and need not be asked; neither need trees.
+    less; and so does the fit in the learned embedding, which was taught to hold across light and scenes. The weighted
+    sum of the six, smoothed along the edges of the image (`guided_filter`), is the answer. A decoder that adds nothing
+    to the others weighs nothing, and need not be asked; neither need trees, nor the embedding.
     """
 
     def __init__(self) -> None:
@@ -31,6 +34,7 @@ class PriorBlend(nn.Module):
         self.cosine_weight = nn.Parameter(torch.tensor(0.0))
         self.likeness_weight = nn.Parameter(torch.tensor(0.0))
         self.trees_weight = nn.Parameter(torch.tensor(0.0))
+        self.learned_weight = nn.Parameter(torch.tensor(0.0))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
     def calibrate(self, fitted: Tensor) -> Tensor:
@@ -38,14 +42,24 @@ class PriorBlend(nn.Module):
         return self.gain * fitted + self.offset
 
     @torch.no_grad()
-    def set(self, decoded: float, prior: float, cosine: float, likeness: float, trees: float, shift: float) -> None:
-        """Set what decoder, prior, cosine, likeness and trees weigh, and what is added."""
+    def set(
+        self,
+        decoded: float = 0.0,
+        prior: float = 0.0,
+        cosine: float = 0.0,
+        likeness: float = 0.0,
+        trees: float = 0.0,
+        learned: float = 0.0,
+        shift: float = 0.0,
+    ) -> None:
+        """Set what decoder, prior, cosine, likeness, trees and the learned fit weigh, and what is added."""
         for weight, value in (
             (self.decoded_weight, decoded),
             (self.prior_weight, prior),
             (self.cosine_weight, cosine),
             (self.likeness_weight, likeness),
             (self.trees_weight, trees),
+            (self.learned_weight, learned),
             (self.shift, shift),
         ):
             weight.fill_(value)
@@ -57,8 +71,9 @@ class PriorBlend(nn.Module):
 
     @property
     def rules(self) -> FitRules:
-        """How to fit what is asked: trees only where they have a say."""
-        return FitRules() if bool(self.trees_weight.detach() != 0) else WITHOUT_TREES
+        """How to fit what is asked: trees, and in the learned embedding, only where they have a say."""
+        trees, learned = (bool(weight.detach() != 0) for weight in (self.trees_weight, self.learned_weight))
+        return replace(FitRules(), trees=FitRules.trees if trees else 0, learned=learned)
 
     def forward(self, decoded: Tensor | None, prior: FittedMap, pseudo: PseudoMask) -> Tensor:
         """Join what is known of B targets.
@@ -75,8 +90,8 @@ class PriorBlend(nn.Module):
         if decoded is not None:
             contrast = contrast + self.decoded_weight * decoded
         likeness = self.likeness_weight * enlarge(pseudo.likeness, prior.values)
-        voted = self.trees_weight * prior.votes
-        return prior.closeness[:, None, None] * contrast + likeness + voted + self.shift
+        held = self.trees_weight * prior.votes + self.learned_weight * prior.learned
+        return prior.closeness[:, None, None] * contrast + likeness + held + self.shift
 
 
 def enlarge(coarse: Tensor, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import RefSAMError
 from ..job import ModelOptions
 from .config import ViRefSAMConfig
+from .embedding import PixelEmbedding
 from .fitted import FittedSegmenter, FittedStockSegmenter
 from .precision import choose_precision, set_precision
 from .sam import build_sam
@@ -49,6 +50,8 @@ def load_segmenter(options: ModelOptions) -> ReferenceSegmenter:
             "or the method 'fitted'.",
         )
     model = load_adapters(sam, adapters).to(device)
+    if model.embedding is not None:
+        set_precision(model.embedding, precision)
     return FittedSegmenter(model) if method == "fitted" else ViRefSAMSegmenter(model)
 
 
@@ -67,19 +70,7 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
     Raises:
         RefSAMError: With code ``checkpoint`` when the file is missing, foreign or damaged, or does not fit the SAM.
     """
-    require_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
-    try:
-        config = ViRefSAMConfig(**json.loads(metadata.get("config", "{}")))
-    except (TypeError, ValueError) as error:
-        raise RefSAMError(
-            "checkpoint", f"'{path}' was written by another version of RefSAM; update RefSAM or train it again."
-        ) from error
+    config, state = _read_adapters(path)
     if any(name.startswith("sam.") for name in state):
         raise RefSAMError(
             "checkpoint", f"'{path}' holds weights of SAM itself, which adapters must leave alone; choose another file."
@@ -88,6 +79,37 @@ def load_adapters(sam: nn.Module, path: Path) -> ViRefSAM:
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(("sam.", "blend."))}
     _load_strictly(model, {**kept, **state}, path, "this SAM model's adapters")
     return model
+
+
+def load_embedding(path: Path) -> PixelEmbedding | None:
+    """Return the learned embedding of an adapters file, which may stand beside any SAM; ``None`` where it has none.
+
+    Raises:
+        RefSAMError: With code ``checkpoint`` when the file is missing, foreign or damaged.
+    """
+    config, state = _read_adapters(path)
+    if not config.embedding:
+        return None
+    embedding = PixelEmbedding(config.embedding)
+    own = {name.removeprefix("embedding."): value for name, value in state.items() if name.startswith("embedding.")}
+    _load_strictly(embedding, own, path, "a learned embedding")
+    return embedding
+
+
+def _read_adapters(path: Path) -> tuple[ViRefSAMConfig, dict[str, Tensor]]:
+    require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise RefSAMError("checkpoint", f"'{path}' is not an adapters file of RefSAM; choose another.") from error
+    try:
+        return ViRefSAMConfig(**json.loads(metadata.get("config", "{}"))), state
+    except (TypeError, ValueError) as error:
+        raise RefSAMError(
+            "checkpoint", f"'{path}' was written by another version of RefSAM; update RefSAM or train it again."
+        ) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

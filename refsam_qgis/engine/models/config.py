@@ -17,6 +17,7 @@ LEAST = {
     "adapter_width": 1,
     "positive_points": 0,
     "negative_points": 0,
+    "embedding": 0,
 }
 """Smallest of each of them."""
 DIVERSITIES = ("squared", "cosine")
@@ -43,6 +44,7 @@ class ViRefSAMConfig:
         position_code: Show each adapter the prototype that a position is assigned to, G_n of method Eq. 6.
         feature_block: Encoder block, counted from 0, whose tokens prototypes and prompt encoder look at, through SAM's
             neck; ``None`` for the image embedding.
+        embedding: Width of the learned embedding of pixel features, beside SAM; 0 for none.
 
     Raises:
         ValueError: If a value is of another type than its default, or no such value makes sense for any SAM.
@@ -61,6 +63,7 @@ class ViRefSAMConfig:
     adapted_blocks: str = "all"
     position_code: bool = True
     feature_block: int | None = None
+    embedding: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):

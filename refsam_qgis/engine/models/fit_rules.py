@@ -26,6 +26,7 @@ class FitRules:
         tries: Tests among which the best is kept; about the root of the number of features.
         leaf: Samples in a leaf at the least; marks are wrong along edges, single pixels are not worth a split.
         drawn: Most samples of the class, and of background, that each of the trees is grown from.
+        learned: Whether the fit in the learned embedding has a say, where there is one.
     """
 
     frequencies: int = 128
@@ -43,6 +44,7 @@ class FitRules:
     tries: int = 7
     leaf: int = 5
     drawn: int = 1500
+    learned: bool = True
 
 
-WITHOUT_TREES = FitRules(trees=0)
+REGRESSION_ALONE = FitRules(trees=0, learned=False)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .fit_rules import FitRules
 from .fitted_prior import FittedHead, FittedMap, FittedPrior, thin
 from .guided_filter import GuidedFilter
 from .pixel_features import COLOURS, pixel_features
@@ -33,16 +32,23 @@ class DetailedEncoding:
         frozen: Of SAM's encoder.
         details: ``(B, FEATURES, S/4, S/4)`` pixel features.
         inside: ``(B, S/4, S/4)`` bool; False where there is no image.
+        prior: Embeds what heads are asked about.
     """
 
     frozen: FrozenEncoding
     details: Tensor
     inside: Tensor
+    prior: FittedPrior
 
     @cached_property
     def samples(self) -> Tensor:
         """What heads are asked about."""
         return thin(self.details)
+
+    @cached_property
+    def embedded(self) -> Tensor | None:
+        """The same in the learned embedding, where there is one that has a say."""
+        return self.prior.embed(self.samples, self.inside)
 
     @cached_property
     def edges(self) -> GuidedFilter:
@@ -64,13 +70,13 @@ class _DetailedSegmenter(Generic[Plain]):
     Args:
         plain: The other segmenter.
         sam: Its SAM.
-        rules: How the class map is fitted.
+        prior: Fits the class map.
     """
 
-    def __init__(self, plain: Plain, sam: Any, rules: FitRules) -> None:
+    def __init__(self, plain: Plain, sam: Any, prior: FittedPrior) -> None:
         self._plain = plain
         self._sam = sam
-        self._prior = FittedPrior(plain.device, rules)
+        self._prior = prior
 
     @property
     def device(self) -> torch.device:
@@ -87,10 +93,10 @@ class _DetailedSegmenter(Generic[Plain]):
         """Put the pixel features beside what the frozen encoder says of tiles."""
         # Of normalised pixels, only those that stand for nodata and padding are zero in all colours.
         inside = (frozen.pixels[..., ::MASK_SCALE, ::MASK_SCALE] != 0).any(1)
-        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)), inside)
+        return DetailedEncoding(frozen, pixel_features(_colours(frozen.pixels, self._sam)), inside, self._prior)
 
     def _ask(self, encoding: DetailedEncoding, head: FittedHead) -> FittedMap:
-        return self._prior.map(encoding.details, head, encoding.inside, encoding.samples)
+        return self._prior.map(encoding.details, head, encoding.inside, encoding.samples, encoding.embedded)
 
     def encoding_kind(self) -> list[Any]:
         """Return how many blocks stored features and tokens have behind them."""
@@ -113,7 +119,8 @@ class FittedSegmenter(_DetailedSegmenter[ViRefSAMSegmenter]):
     """
 
     def __init__(self, model: ViRefSAM) -> None:
-        super().__init__(ViRefSAMSegmenter(model), model.sam, model.blend.rules)
+        prior = FittedPrior(model.device, model.blend.rules, model.embedding)
+        super().__init__(ViRefSAMSegmenter(model), model.sam, prior)
         self.model = model
         self._asks_decoder = model.blend.asks_decoder
 
@@ -163,7 +170,8 @@ class FittedStockSegmenter(_DetailedSegmenter[TrainingFreeSegmenter]):
     """`ReferenceSegmenter` for a SAM without adapters: its decoder draws the parts of the fitted map."""
 
     def __init__(self, sam: Any) -> None:
-        super().__init__(TrainingFreeSegmenter(sam), sam, FitRules())
+        plain = TrainingFreeSegmenter(sam)
+        super().__init__(plain, sam, FittedPrior(plain.device))
 
     @torch.inference_mode()
     def describe(self, shots: Shots, encodings: Sequence[DetailedEncoding] = ()) -> FittedHead:

@@ -8,7 +8,8 @@ other, which comes as close to the kernel with far fewer of them (Yu et al., Ort
 Two fits share the say: one to as much of the class as of background marks too much, one to the frequencies of the
 references is too cautious where the class is rare.
 
-Beside the regression stand extremely randomised trees (`extra_trees`), which err in other places.
+Beside the regression stand extremely randomised trees (`extra_trees`), which err in other places, and a regression in
+a space that was learned (`embedding`), which holds where the target lies in other light than the references.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cells import average_cells
+from .embedding import PixelEmbedding
 from .extra_trees import ExtraTrees, grow
 from .fit_rules import FitRules
 from .pixel_features import FEATURES
@@ -35,7 +37,7 @@ EVERY = 2
 """Rows and columns of features that a head is asked about together: one by one takes four times as long for nothing."""
 SURE = 0.999
 """Most, and one minus this the least, that trees can say of a place."""
-REGRESSION = ("mean", "deviation", "weights")
+REGRESSIONS = ("mean", "deviation", "weights", "learned")
 """What is stored of a head beside its trees."""
 
 
@@ -47,17 +49,19 @@ class FittedHead:
         mean: ``(FEATURES,)`` of the references' features.
         deviation: ``(FEATURES,)`` likewise.
         weights: ``(2 * frequencies + FEATURES + 1,)`` of cosines, sines, the features themselves, and the offset.
+        learned: ``(EMBEDDED + 1,)`` of embedded features; ``(0,)`` where they were not asked.
         trees: Of features as they are.
     """
 
     mean: Tensor
     deviation: Tensor
     weights: Tensor
+    learned: Tensor
     trees: ExtraTrees
 
     def dump(self) -> dict[str, Tensor]:
         """Return tensors on the CPU from which `restore` makes the same head."""
-        regression = {f"head.{name}": getattr(self, name) for name in REGRESSION}
+        regression = {f"head.{name}": getattr(self, name) for name in REGRESSIONS}
         trees = {f"trees.{name}": value for name, value in vars(self.trees).items()}
         return {name: value.cpu().contiguous() for name, value in {**regression, **trees}.items()}
 
@@ -69,11 +73,11 @@ class FittedHead:
             ValueError: If the tensors are those of something else.
         """
         try:
-            mean, deviation, weights = (tensors[f"head.{name}"].to(device) for name in REGRESSION)
+            mean, deviation, weights, learned = (tensors[f"head.{name}"].to(device) for name in REGRESSIONS)
             trees = ExtraTrees(*(tensors[f"trees.{field.name}"].to(device) for field in fields(ExtraTrees)))
         except KeyError as error:
             raise ValueError("the tensors hold no fitted head") from error
-        return cls(mean, deviation, weights, trees)
+        return cls(mean, deviation, weights, learned, trees)
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,13 @@ class FittedMap:
         closeness: ``(B,)`` in 0..2: 1 where a target's features scatter about the references' mean as theirs do, less
             the farther away it lies, and the less the values mean.
         votes: ``(B, h, w)`` logits of what the trees say; 0 where there are none.
+        learned: ``(B, h, w)`` logits of the fit in the learned embedding; 0 where it was not asked.
     """
 
     values: Tensor
     closeness: Tensor
     votes: Tensor
+    learned: Tensor
 
 
 class FittedPrior:
@@ -98,10 +104,14 @@ class FittedPrior:
     Args:
         device: Where features and heads lie.
         rules: How to fit.
+        embedding: The learned one, where there is one.
     """
 
-    def __init__(self, device: torch.device, rules: FitRules | None = None) -> None:
+    def __init__(
+        self, device: torch.device, rules: FitRules | None = None, embedding: PixelEmbedding | None = None
+    ) -> None:
         self.rules = rules or FitRules()
+        self._embedding = embedding if self.rules.learned else None
         scale = self.rules.scale / (FEATURES / 8) ** 0.5
         self._frequencies = (orthogonal(self.rules.frequencies, self.rules.seed) * scale).to(device)
 
@@ -149,10 +159,46 @@ class FittedPrior:
             # Between as much of the class as of background, and the frequencies of the references.
             share = (shares[0] * shares[1]) ** 0.5
             trees = grow(flat[chosen][kept].cpu().float(), positive[kept].cpu(), share, self.rules, generator)
-        return FittedHead(mean, deviation, weights, trees.to(flat.device))
+        return FittedHead(mean, deviation, weights, self._learn(features, masks), trees.to(flat.device))
+
+    def embed(self, samples: Tensor, inside: Tensor | None = None) -> Tensor | None:
+        """Embed what heads are asked about, for any class; ``None`` where there is no embedding.
+
+        Args:
+            samples: `thin` of features ``(B, FEATURES, h, w)``.
+            inside: As for `map`.
+        """
+        if self._embedding is None:
+            return None
+        embedded: Tensor = self._embedding(samples, None if inside is None else _thin_mask(inside))
+        return embedded
+
+    def _learn(self, features: Tensor, masks: Tensor) -> Tensor:
+        """Fit in the learned embedding, as `fit` does: ``(EMBEDDED + 1,)``, nothing where there is none."""
+        if self._embedding is None:
+            return features.new_zeros(0)
+        samples = thin(features)
+        size = samples.permute(0, 3, 1, 2)
+        inside, outside, doubtful = (_shares(masks == value, size) for value in (FOREGROUND, BACKGROUND, UNMARKED))
+        known = (inside + outside + doubtful) > 0.5
+        embedded = self._embedding(samples, known.view(samples.shape[:3])).flatten(0, 2)[None]
+        least = (inside.amax(1, keepdim=True) / 2).clamp_max(self.rules.least_share)
+        of_class = ((inside >= least) & (inside > 0)).float().view(1, -1)
+        rest = ((outside + doubtful > 0.5) & known).float().view(1, -1) * (1 - of_class)
+        head = self._embedding.fit(embedded, of_class, rest)
+        doubt = (doubtful > 0.5).view(1, -1)
+        if bool(doubt.any()):
+            like_class = doubt & ((embedded @ head[..., None])[..., 0] > 0)
+            head = self._embedding.fit(embedded, of_class, torch.where(like_class, 0.0, rest))
+        return head[0]
 
     def map(
-        self, features: Tensor, head: FittedHead, inside: Tensor | None = None, samples: Tensor | None = None
+        self,
+        features: Tensor,
+        head: FittedHead,
+        inside: Tensor | None = None,
+        samples: Tensor | None = None,
+        embedded: Tensor | None = None,
     ) -> FittedMap:
         """Ask a head about targets.
 
@@ -161,12 +207,18 @@ class FittedPrior:
             head: The head.
             inside: ``(B, h, w)`` bool; False where there is no image. All of it by default.
             samples: `thin` of the features, where they are at hand.
+            embedded: `embed` of the samples, where it is at hand.
         """
         samples = thin(features) if samples is None else samples
         share = head.trees.ask(samples.flatten(0, 2)).clamp(1 - SURE, SURE)
-        said = torch.stack([self._values(samples, head), torch.logit(share).view(samples.shape[:3])], dim=1)
-        values, votes = F.interpolate(said, scale_factor=EVERY, mode="bilinear", align_corners=False).unbind(1)
-        return FittedMap(values, self._closeness(features, head, inside), votes)
+        said = [self._values(samples, head), torch.logit(share).view(samples.shape[:3])]
+        embedded = self.embed(samples, inside) if embedded is None else embedded
+        if self._embedding is not None and embedded is not None:
+            said.append(self._embedding.ask(embedded, head.learned))
+        said.append(torch.zeros_like(said[0]))
+        fine = F.interpolate(torch.stack(said[:3], dim=1), scale_factor=EVERY, mode="bilinear", align_corners=False)
+        values, votes, learned = fine.unbind(1)
+        return FittedMap(values, self._closeness(features, head, inside), votes, learned)
 
     def _closeness(self, features: Tensor, head: FittedHead, inside: Tensor | None) -> Tensor:
         """``(B,)``: 2 / (1 + m), where m is the mean square of the standardised features."""
@@ -218,6 +270,11 @@ class FittedPrior:
 def thin(features: Tensor) -> Tensor:
     """What heads are asked about, of features ``(B, FEATURES, h, w)``: ``(B, h/2, w/2, FEATURES)``, for any class."""
     return F.avg_pool2d(features, EVERY).permute(0, 2, 3, 1).contiguous()
+
+
+def _thin_mask(inside: Tensor) -> Tensor:
+    """Where `thin` of ``(B, h, w)`` bool is mostly inside."""
+    return F.avg_pool2d(inside[:, None].float(), EVERY)[:, 0] > 0.5
 
 
 def orthogonal(count: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from .blend import PriorBlend
 from .config import ViRefSAMConfig
 from .decoder import decode, dense_position
 from .dta import DTAAdapters, adapted_blocks
+from .embedding import PixelEmbedding
 from .encoder import attend_tokens, embed_patches, encode, project, run_blocks
 from .fitted_prior import FittedMap
 from .prototypes import Prototypes, compute_prototypes
@@ -75,6 +76,8 @@ class ViRefSAM(nn.Module):
         self.sam: Any = freeze(sam)
         self.vcp = VCPEncoder(self.config)
         self.blend = PriorBlend()
+        # Learned by a training of its own, whatever SAM it stands beside.
+        self.embedding = PixelEmbedding(self.config.embedding).requires_grad_(False) if self.config.embedding else None
         encoder = sam.image_encoder
         self.depth = len(encoder.blocks)
         adapted = adapted_blocks(encoder, self.config.adapted_blocks)
@@ -89,6 +92,11 @@ class ViRefSAM(nn.Module):
         """Where the model runs."""
         device: torch.device = self.sam.device
         return device
+
+    def take_embedding(self, embedding: PixelEmbedding) -> None:
+        """Use a learned embedding of pixel features, whatever it was learned beside."""
+        self.embedding = embedding.requires_grad_(False).to(self.device)
+        self.config = replace(self.config, embedding=embedding.width)
 
     def train(self, mode: bool = True) -> ViRefSAM:
         """Switch the trainable parts to training; SAM stays in evaluation mode."""

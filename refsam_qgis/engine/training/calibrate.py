@@ -18,7 +18,7 @@ from ..models.virefsam import ViRefSAM
 from .batch import to_device
 from .episodes import EpisodeConfig, Episodes
 from .other_sensors import OtherSensorEpisodes
-from .sources import Place
+from .sources import CALIBRATION_CLASSES, Place
 from .trainer import fit_priors, run_episodes, target_edges
 from .validation import EpisodeList
 
@@ -71,8 +71,10 @@ def _within_and_across(
 ) -> Iterator[Dataset[dict[str, Any]]]:
     within = replace(config, steps=count - count // 2)
     across = replace(config, steps=count // 2, other_place_share=1.0, seed=config.seed + 1)
-    yield Episodes(within, places, stream=STREAM)
-    yield Episodes(across, places, stream=STREAM, support=places)
+    # Of generated classes, those that the learned embedding was not taught.
+    generated = sorted(CALIBRATION_CLASSES)
+    yield Episodes(within, places, generated, STREAM)
+    yield Episodes(across, places, generated, STREAM, places)
     if places and other_sensors:
         apart = replace(config, steps=other_sensors, without_focus_share=0.5, seed=config.seed + 2)
         yield OtherSensorEpisodes(apart, places, stream=STREAM)
@@ -92,7 +94,7 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         seed: Of the choice of pixels.
     """
     model.eval()
-    model.blend.set(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # to see what the decoder draws by itself, as far as it is trusted
+    model.blend.set(decoded=1.0)  # to see what the decoder draws by itself, as far as it is trusted
     generator = torch.Generator().manual_seed(seed)
     values, truth = [], []
     for index in range(len(episodes)):
@@ -102,7 +104,7 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         decoded, pseudo, _ = run_episodes(model, batch, None, prior)
         closeness = prior.closeness[:, None, None]
         trusted = closeness * model.blend.calibrate(prior.values), closeness * enlarge(pseudo.cosine, decoded)
-        maps = (decoded, *trusted, enlarge(pseudo.likeness, decoded), prior.votes)
+        maps = (decoded, *trusted, enlarge(pseudo.likeness, decoded), prior.votes, prior.learned)
         # The smoothed sum of them, which is the answer, is the sum of them smoothed.
         edges = target_edges(batch)
         terms = torch.stack([edges.smooth(values) for values in maps], dim=-1)

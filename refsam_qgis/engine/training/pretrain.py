@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import RefSAMError
 from ..models.decoder import decode_all, dense_position, no_mask
 from ..models.encoder import encode
-from ..models.fit_rules import WITHOUT_TREES
+from ..models.fit_rules import REGRESSION_ALONE
 from ..models.fitted_prior import FittedPrior
 from ..models.sam import GRID, PATCH, freeze
 from .batch import to_device
@@ -88,7 +88,7 @@ class PromptViews(Dataset[dict[str, Any]]):
         self._real = list(real)
         self._generated = tuple(classes) if classes is not None else generated_classes()
         self._stream = stream
-        self._prior = FittedPrior(torch.device("cpu"), WITHOUT_TREES)
+        self._prior = FittedPrior(torch.device("cpu"), REGRESSION_ALONE)
 
     def __len__(self) -> int:
         return self._config.steps

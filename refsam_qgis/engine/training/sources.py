@@ -18,6 +18,9 @@ from .views import LabelledImage
 
 TEST_CLASSES = frozenset({"plane", "storage_tank", "swimming_pool", "sports_court"})
 """Generated classes that no training label ever names; they are kept to test with."""
+CALIBRATION_CLASSES = frozenset({"field", "ship", "solar_panel", "paved", "railway"})
+"""Generated classes that the learned embedding is never asked for: what it is worth is found out with what it was not
+taught, as the classes of users are."""
 STYLE_CLASSES = frozenset({"novel_object", "novel_ground"})
 """Classes that mean something only within one style."""
 

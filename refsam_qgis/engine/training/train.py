@@ -19,9 +19,9 @@ from ..events import Reporter, check_cancelled
 from ..fingerprint import fingerprint, raster_identity
 from ..image_folder import labelled_files
 from ..job import ModelOptions, TrainJob
-from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_sam, save_weights
+from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_embedding, load_sam, save_weights
 from ..models.virefsam import ViRefSAM
-from ..models.weight_files import adapters_path, checkpoint_path, digest
+from ..models.weight_files import COMPACT_ADAPTERS, adapters_path, checkpoint_path, digest
 from ..rasters.outputs import OutputFiles, disk_errors
 from ..rasters.parts import files_of
 from ..report import Clock, write_report
@@ -315,7 +315,10 @@ def _validation_episodes(job: TrainJob, data: _Data, window: int) -> Episodes | 
 def _starting_model(options: ModelOptions) -> ViRefSAM:
     sam: nn.Module = load_sam(options)
     start = adapters_path(options)
-    return ViRefSAM(sam) if start is None else load_adapters(sam, start)
+    model = ViRefSAM(sam) if start is None else load_adapters(sam, start)
+    if model.embedding is None and (embedding := load_embedding(COMPACT_ADAPTERS)) is not None:
+        model.take_embedding(embedding)
+    return model
 
 
 def _weights(options: ModelOptions) -> list[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -98,14 +98,13 @@ def fit_priors(model: ViRefSAM, batch: dict[str, Any], rules: FitRules | None = 
         batch: As for `run_episodes`.
         rules: How to fit; those of the model's blend by default.
     """
-    fitter = FittedPrior(model.device, rules or model.blend.rules)
+    fitter = FittedPrior(model.device, rules or model.blend.rules, model.embedding)
     targets = pixel_features(batch["target"].float() / 255)
     maps = []
     for references, masks, target in zip(batch["references"], batch["reference_masks"], targets, strict=True):
         head = fitter.fit(pixel_features(references.float() / 255), masks)
         maps.append(fitter.map(target[None], head))
-    parts = ("values", "closeness", "votes")
-    return FittedMap(*(torch.cat([getattr(found, part) for found in maps]) for part in parts))
+    return FittedMap(*(torch.cat([getattr(found, part.name) for found in maps]) for part in fields(FittedMap)))
 
 
 def target_edges(batch: dict[str, Any]) -> GuidedFilter:

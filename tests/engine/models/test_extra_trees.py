@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from refsam_qgis.engine.models import extra_trees
 from refsam_qgis.engine.models.extra_trees import ExtraTrees, grow
-from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
+from refsam_qgis.engine.models.fit_rules import REGRESSION_ALONE, FitRules
 
 RULES = FitRules(trees=6, depth=4, tries=4, leaf=3, drawn=10_000)
 
@@ -120,7 +120,7 @@ def test_equal_draws_grow_equal_trees():
 
 @pytest.mark.parametrize(
     ("of_class", "rules"),
-    [(torch.ones(30), RULES), (torch.zeros(30), RULES), (torch.arange(30) % 2, WITHOUT_TREES)],
+    [(torch.ones(30), RULES), (torch.zeros(30), RULES), (torch.arange(30) % 2, REGRESSION_ALONE)],
 )
 def test_without_both_kinds_there_are_no_trees_and_no_opinion(of_class, rules):
     trees = grown(torch.randn(30, 5), of_class.bool(), rules=rules)

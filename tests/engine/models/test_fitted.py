@@ -141,7 +141,7 @@ def test_the_answer_is_the_models_with_the_fitted_prior(guided):
 
 def test_a_decoder_without_a_say_is_not_asked(guided, monkeypatch):
     model = copy.deepcopy(guided.model)
-    model.blend.set(0.0, 0.4, 0.2, 2.0, 0.3, -1.0)
+    model.blend.set(prior=0.4, cosine=0.2, likeness=2.0, trees=0.3, shift=-1.0)
     silent = FittedSegmenter(model)
     image = picture(TWIN, seed=1)
     reference, encoding = silent.describe(shots()), guided.encode(image, whole(image))
@@ -163,7 +163,7 @@ def test_a_decoder_without_a_say_is_not_asked(guided, monkeypatch):
 
 def test_encodings_without_tokens_are_of_another_kind(guided):
     model = copy.deepcopy(guided.model)
-    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    model.blend.set(prior=1.0)
     kinds = [segmenter.encoding_kind() for segmenter in (guided, FittedSegmenter(model))]
     assert kinds == [guided._plain.encoding_kind(), ["features", model.feature_depth]]
     assert kinds[0] != kinds[1]
@@ -271,7 +271,7 @@ def test_where_the_map_stands_in_it_is_the_fitted_one(stock, asked):
 def test_an_object_smaller_than_a_cell_is_asked_for_and_found(stock, asked, monkeypatch):
     values = torch.full((1, 256, 256), -3.0)
     values[0, 101, 202] = 2.0
-    monkeypatch.setattr(stock, "_ask", lambda encoding, head: FittedMap(values, torch.ones(1), values))
+    monkeypatch.setattr(stock, "_ask", lambda encoding, head: FittedMap(values, torch.ones(1), values, values))
     found = answer(stock, stock.describe(shots()), TWIN)
     assert asked == [1] and torch.equal(found > 0, values > 0)
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from refsam_qgis.engine.models import fitted_prior
-from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
+from refsam_qgis.engine.models.fit_rules import REGRESSION_ALONE, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedHead, FittedPrior
 from refsam_qgis.engine.models.pixel_features import FEATURES, pixel_features
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
@@ -201,7 +201,7 @@ def test_unmarked_twins_do_not_speak_against_the_class_in_trees(prior, two_roofs
 
 
 def test_without_trees_or_background_nobody_votes(prior, two_roofs):
-    for fitter, mask in ((FittedPrior(CPU, WITHOUT_TREES), mask_of(ONE)), (prior, mask_of(ONE, rest=IGNORE))):
+    for fitter, mask in ((FittedPrior(CPU, REGRESSION_ALONE), mask_of(ONE)), (prior, mask_of(ONE, rest=IGNORE))):
         found = fitter.map(two_roofs, fitter.fit(two_roofs, mask))
         assert found.values.any() and not found.votes.any()
 

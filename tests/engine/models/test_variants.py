@@ -228,7 +228,7 @@ def make_prior(rows=32, seed=5):
 
 def fitted(prior):
     """As a head says it of targets as close as the references themselves."""
-    return FittedMap(prior, torch.ones(len(prior)), torch.zeros_like(prior))
+    return FittedMap(prior, torch.ones(len(prior)), torch.zeros_like(prior), torch.zeros_like(prior))
 
 
 @torch.no_grad()

@@ -99,35 +99,31 @@ def numbers(seed, *shape):
 @pytest.mark.parametrize("pixels", [2000, 5])
 def test_what_is_weighed_is_what_a_run_adds_up(monkeypatch, pixels):
     """Smoothed maps, as far as a target is close, of the pixels that count; the decoder by itself."""
-    decoded, fitted, votes, coarse = (
-        numbers(0, 1, 8, 8),
-        numbers(1, 1, 8, 8),
-        numbers(2, 1, 8, 8),
-        numbers(3, 2, 1, 8, 8),
-    )
+    decoded, fitted, votes, learned = (numbers(seed, 1, 8, 8) for seed in range(4))
+    coarse = numbers(4, 2, 1, 8, 8)
     blend = PriorBlend()
     torch.nn.init.constant_(blend.gain, 1.5)
 
     def decode(model, batch, generator, prior):
         weights = (blend.decoded_weight, blend.prior_weight, blend.cosine_weight, blend.likeness_weight,
-                   blend.trees_weight, blend.shift)  # fmt: skip
-        assert [float(weight) for weight in weights] == [1, 0, 0, 0, 0, 0]
+                   blend.trees_weight, blend.learned_weight, blend.shift)  # fmt: skip
+        assert [float(weight) for weight in weights] == [1, 0, 0, 0, 0, 0, 0]
         return decoded, PseudoMask(coarse[0], coarse[0], coarse[1], coarse[0]), None
 
     given = []
     monkeypatch.setattr(calibration, "PIXELS", pixels)
     monkeypatch.setattr(calibration, "run_episodes", decode)
-    monkeypatch.setattr(calibration, "fit_priors", lambda *_: FittedMap(fitted, torch.tensor([0.5]), votes))
+    monkeypatch.setattr(calibration, "fit_priors", lambda *_: FittedMap(fitted, torch.tensor([0.5]), votes, learned))
     monkeypatch.setattr(calibration, "target_edges", lambda batch: SimpleNamespace(smooth=lambda values: values - 7))
     monkeypatch.setattr(calibration, "_decoder_is_idle", lambda values, truth: False)
-    monkeypatch.setattr(calibration, "fit_logistic", lambda *found: given.append(found) or torch.arange(6.0))
+    monkeypatch.setattr(calibration, "fit_logistic", lambda *found: given.append(found) or torch.arange(7.0))
     mask, counted = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     mask[:, :, :7] = counted[:, 4:] = True  # a column of cells that is half of the class
     model = SimpleNamespace(blend=blend, eval=lambda: None, device=torch.device("cpu"))
     calibrate(model, [{"mask": mask, "counted": counted}] * 2)
-    assert [float(value) for value in (blend.decoded_weight, blend.trees_weight, blend.shift)] == [0, 4, 5]
+    assert [float(value) for value in (blend.decoded_weight, blend.learned_weight, blend.shift)] == [0, 5, 6]
     ((values, truth),) = given
-    terms = torch.stack([decoded, 0.75 * fitted, 0.5 * coarse[0], coarse[1], votes], dim=-1)[0] - 7
+    terms = torch.stack([decoded, 0.75 * fitted, 0.5 * coarse[0], coarse[1], votes, learned], dim=-1)[0] - 7
     expected = {tuple(row.tolist()): column < 3 for column in range(8) for row in terms[2:, column].double()}
     assert len(values) == 2 * min(pixels, 48)
     for row, said in zip(values, truth, strict=True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refsam_qgis.engine.job import THRESHOLD
-from refsam_qgis.engine.models.fit_rules import WITHOUT_TREES, FitRules
+from refsam_qgis.engine.models.fit_rules import REGRESSION_ALONE, FitRules
 from refsam_qgis.engine.models.fitted_prior import FittedPrior
 from refsam_qgis.engine.models.pixel_features import pixel_features
 from refsam_qgis.engine.models.pseudo_mask import PseudoMask
@@ -95,11 +95,11 @@ def test_what_tells_class_from_background_counts_as_far_as_the_target_is_close(m
     prior = fit_priors(model, batch)
     distant = replace(prior, closeness=prior.closeness / 4)
     for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        model.blend.set(*weights, 0.0, 0.0, 0.0)
+        model.blend.set(*weights)
         near, far = (run_episodes(model, batch, None, given)[0] for given in (prior, distant))
         assert near.abs().max() > 0.1
         torch.testing.assert_close(far, near / 4)
-    model.blend.set(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    model.blend.set(prior=1.0)
     found = run_episodes(model, batch, None, prior)[0]
     torch.testing.assert_close(found, prior.closeness[:, None, None] * prior.values)
 
@@ -107,7 +107,7 @@ def test_what_tells_class_from_background_counts_as_far_as_the_target_is_close(m
 @torch.no_grad()
 def test_likeness_counts_however_far_the_target_is(model, batch):
     prior = fit_priors(model, batch)
-    model.blend.set(0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    model.blend.set(likeness=1.0)
     answer, pseudo, _ = run_episodes(model, batch, None, replace(prior, closeness=0 * prior.closeness))
     torch.testing.assert_close(answer.mean((1, 2)), pseudo.likeness.mean((1, 2)), atol=0.02, rtol=0)
     assert pseudo.likeness.abs().max() <= 1 + 1e-5
@@ -126,8 +126,9 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not any(name.startswith("sam.") for name in changed)
     assert any(name.startswith("vcp.") for name in changed) and any(name.startswith("dta.") for name in changed)
-    # Trees are grown in training where they have a say already; calibration gives it to them.
-    blend = {f"blend.{name}" for name, _ in model.blend.named_parameters()} - {"blend.trees_weight"}
+    # Trees and the learned embedding are asked in training where they have a say already; calibration gives it to them.
+    blend = {f"blend.{name}" for name, _ in model.blend.named_parameters()}
+    blend -= {"blend.trees_weight", "blend.learned_weight"}
     assert changed & {f"blend.{name}" for name, _ in model.blend.named_parameters()} == (blend if learns else set())
 
 
@@ -135,10 +136,10 @@ def test_training_reaches_prompt_encoder_adapters_and_the_blend_of_a_fitted_prio
 def test_trees_are_grown_where_the_blend_or_the_caller_asks_for_them(model, batch):
     assert not fit_priors(model, batch).votes.any()
     assert fit_priors(model, batch, FitRules()).votes.any()
-    model.blend.set(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    model.blend.set(trees=1.0)
     prior = fit_priors(model, batch)
     assert torch.equal(run_episodes(model, batch, None, prior)[0], prior.votes)
-    assert not fit_priors(model, batch, WITHOUT_TREES).votes.any()
+    assert not fit_priors(model, batch, REGRESSION_ALONE).votes.any()
 
 
 @pytest.mark.parametrize("share", [0.0, FITTED_SHARE, 1.0])
