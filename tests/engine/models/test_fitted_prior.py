@@ -8,8 +8,9 @@ import torch
 from sklearn.linear_model import Ridge
 
 from refsam_qgis.engine.models import fitted_prior
+from refsam_qgis.engine.models.embedding import PixelEmbedding
 from refsam_qgis.engine.models.fit_rules import REGRESSION_ALONE, FitRules
-from refsam_qgis.engine.models.fitted_prior import FittedHead, FittedPrior
+from refsam_qgis.engine.models.fitted_prior import FittedHead, FittedPrior, thin
 from refsam_qgis.engine.models.pixel_features import FEATURES, pixel_features
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE, UNMARKED
 
@@ -223,6 +224,54 @@ def test_stored_heads_are_the_same_bit_by_bit(prior, two_roofs):
     for missing in tensors:
         with pytest.raises(ValueError, match="no fitted head"):
             FittedHead.restore({name: value for name, value in tensors.items() if name != missing}, CPU)
+
+
+@pytest.fixture(scope="module")
+def embedding():
+    torch.manual_seed(0)
+    return PixelEmbedding(16).requires_grad_(False)
+
+
+@pytest.mark.parametrize("rest", [BACKGROUND, UNMARKED])
+def test_the_learned_fit_is_of_marked_places_of_the_image_alone(embedding, two_roofs, rest):
+    """Every place of `thin` by itself; doubtful ones that look like the class are left out of a second fit."""
+    prior, mask = FittedPrior(CPU, embedding=embedding), mask_of(ONE, rest=rest)
+    mask[:, :, 224:] = IGNORE
+    samples = thin(two_roofs)
+    known = torch.ones(1, 32, 32, dtype=torch.bool)
+    known[:, :, 28:] = False
+    embedded = embedding(samples, known).view(1, 1024, -1)
+    inside = torch.zeros(1, 32, 32)
+    inside[(0, *(slice(part.start // 8, part.stop // 8) for part in ONE))] = 1
+    of_class, of_rest = inside.view(1, -1), (known.float() - inside).view(1, -1)
+    head = embedding.fit(embedded, of_class, of_rest)
+    if rest == UNMARKED:
+        like_class = (embedded @ head[..., None])[..., 0] > 0
+        assert (like_class & (of_rest > 0)).any()
+        head = embedding.fit(embedded, of_class, of_rest * ~like_class)
+    torch.testing.assert_close(prior.fit(two_roofs, mask).learned, head[0])
+
+
+def test_what_the_learned_fit_says_is_enlarged(embedding, two_roofs):
+    prior = FittedPrior(CPU, embedding=embedding)
+    head = prior.fit(two_roofs, mask_of(ONE))
+    inside = torch.ones(1, 64, 64, dtype=torch.bool)
+    inside[:, :, 40:] = False
+    found = prior.map(two_roofs, head, inside)
+    said = embedding.ask(embedding(thin(two_roofs), inside[:, ::2, ::2]), head.learned)
+    assert said.std() > 0.1
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(found.learned, 2), said, atol=0.15, rtol=0.1)
+    at_hand = prior.map(two_roofs, head, inside, thin(two_roofs), prior.embed(thin(two_roofs), inside))
+    assert torch.equal(at_hand.learned, found.learned)
+    restored = FittedHead.restore(head.dump(), CPU)
+    assert torch.equal(prior.map(two_roofs, restored, inside).learned, found.learned)
+
+
+def test_without_an_embedding_or_a_say_nothing_is_learned(embedding, two_roofs):
+    for prior in (FittedPrior(CPU), FittedPrior(CPU, REGRESSION_ALONE, embedding)):
+        head = prior.fit(two_roofs, mask_of(ONE))
+        assert head.learned.shape == (0,) and prior.embed(thin(two_roofs)) is None
+        assert not prior.map(two_roofs, head).learned.any()
 
 
 def test_references_share_the_pixels():

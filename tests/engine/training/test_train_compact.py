@@ -30,6 +30,7 @@ def script(monkeypatch):
     small = [(replace(draws, window=64, batch=1), trainer) for draws, trainer in script.ADAPTER_STAGES]
     monkeypatch.setattr(script, "SAM_STAGES", [replace(script.SAM_STAGES[0], window=64, places=1)])
     monkeypatch.setattr(script, "ADAPTER_STAGES", small)
+    monkeypatch.setattr(script, "VIEWS", replace(script.VIEWS, generated=2, real=1, views=2, window=64))
     monkeypatch.setattr(script, "DEVELOPMENT_WINDOW", 64)
     monkeypatch.setattr(script, "PROMPT_PLACES", 1)
     monkeypatch.setattr(script, "CALIBRATION", partial(script.CALIBRATION, count=2, window=64))
@@ -43,7 +44,7 @@ def run(script, tmp_path, monkeypatch):
     def main(name, *flags):
         output = tmp_path / name
         given = ["--output", output, "--work", tmp_path / f"{name}_work", "--workers", 0, "--development-episodes", 1]
-        given += ["--device", "cpu", "--adapter-steps", 1, 1, *flags]
+        given += ["--device", "cpu", "--adapter-steps", 1, 1, "--embedding-steps", 1, *flags]
         monkeypatch.setattr(sys, "argv", ["train_compact", *map(str, given)])
         script.main()
         return json.loads((output / "compact.json").read_text(encoding="utf-8"))
@@ -71,8 +72,14 @@ def digest(path):
 
 def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, script):
     first = run("first", "--scale", 0.001)
-    assert [stage["stage"] for stage in first["stages"]] == ["geometry", "sam_1", "adapters_1", "adapters_2"]
-    assert [stage["steps"] for stage in first["stages"]] == [1, 1, 1, 1] and first["started_from"] is None
+    assert [stage["stage"] for stage in first["stages"]] == [
+        "geometry",
+        "sam_1",
+        "adapters_1",
+        "adapters_2",
+        "embedding",
+    ]
+    assert [stage["steps"] for stage in first["stages"]] == [1, 1, 1, 1, 1] and first["started_from"] is None
     for scores in (first["development"]["before_adapter_stages"], first["development"]["after_adapter_stages"]):
         assert scores.keys() == {"fitted", "cosine"} and scores["fitted"].keys() == {"generated", "generated_pseudo"}
 
@@ -83,7 +90,7 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
         assert torch.equal(value, taught[name].to(value.dtype)), name
 
     second = run("second", "--start", start)
-    assert [stage["stage"] for stage in second["stages"]] == ["adapters_1", "adapters_2"]
+    assert [stage["stage"] for stage in second["stages"]] == ["adapters_1", "adapters_2", "embedding"]
     assert second["started_from"]["adapters_sha256"] == digest(start / ADAPTERS)
     without = [{name: value for name, value in card.items() if name != "history"} for card in (first, second)]
     assert first["history"] == [] and second["history"] == without[:1]
@@ -93,6 +100,12 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
     for prior, scores in second["development"]["before_adapter_stages"].items():
         assert scores == pytest.approx(ended[prior], abs=1e-3)
     assert digest(tmp_path / "second" / SAM) == digest(start / SAM)
+
+    # The embedding goes on from the start's unless it is left as it is.
+    kept = run("kept", "--start", start, "--embedding-steps", 0)
+    assert [stage["stage"] for stage in kept["stages"]] == ["adapters_1", "adapters_2"]
+    one, two, three = (_embedding(tmp_path / name / ADAPTERS) for name in ("first", "kept", "second"))
+    assert torch.equal(one, two) and 0 < (three - one).abs().max() < 0.01
 
     anew = run("anew", "--start", start, "--new-adapters", "--seed", 2)
     assert anew["started_from"]["adapters_sha256"] is None and digest(tmp_path / "anew" / SAM) == digest(start / SAM)
@@ -125,7 +138,12 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
     began, trained = (load_file(tmp_path / name / ADAPTERS)["vcp.queries"] for name in ("first", "second"))
     assert torch.allclose(trained, began, atol=0.01)
     for name in ("anew", "fold"):
+        assert not torch.allclose(_embedding(tmp_path / name / ADAPTERS), one, atol=0.01)
         assert not torch.allclose(load_file(tmp_path / name / ADAPTERS)["vcp.queries"], began, atol=0.01)
+
+
+def _embedding(path):
+    return load_file(path)["embedding.stem.weight"].float()
 
 
 @pytest.mark.parametrize(

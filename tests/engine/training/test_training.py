@@ -13,7 +13,9 @@ import torch
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ModelOptions, TrainJob
-from refsam_qgis.engine.models.checkpoints import load_segmenter
+from refsam_qgis.engine.models.checkpoints import adapters_metadata, load_embedding, load_segmenter, save_weights
+from refsam_qgis.engine.models.config import ViRefSAMConfig
+from refsam_qgis.engine.models.precision import choose_precision
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 from refsam_qgis.engine.models.virefsam import ViRefSAM
@@ -263,6 +265,25 @@ def test_train_job_writes_adapters_that_load(tmp_path, sam_file):
     assert result["steps"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapters.json", "adapters.safetensors"]
     load_segmenter(ModelOptions(checkpoint=str(sam_file), adapters=str(output), device="cpu"))
+
+
+def test_adapters_of_any_sam_get_the_bundled_embedding_as_it_is(tmp_path, sam_file, monkeypatch):
+    """It looks at pixels, not at SAM; training leaves it alone."""
+    bundled, sam = tmp_path / "bundled.safetensors", build_sam("compact")
+    lender = ViRefSAM(sam, ViRefSAMConfig(embedding=12))
+    save_weights(lender.trainable_state(), bundled, adapters_metadata(lender.config))
+    monkeypatch.setattr("refsam_qgis.engine.training.train.COMPACT_ADAPTERS", bundled)
+    start = tmp_path / "start.safetensors"
+    without = ViRefSAM(sam)
+    save_weights(without.trainable_state(), start, adapters_metadata(without.config))
+    output = tmp_path / "adapters.safetensors"
+    options = ModelOptions(checkpoint=str(sam_file), adapters=str(start), device="cpu")
+    run_train(TrainJob(str(output), model=options, steps=1, batch=1, validation=0.0), SilentReporter(), load_from_disk)
+    trained, lent = load_embedding(output), load_embedding(bundled)
+    assert all(torch.equal(value, lent.state_dict()[name]) for name, value in trained.state_dict().items())
+    assert load_embedding(start) is None
+    options = ModelOptions(checkpoint=str(sam_file), adapters=str(output), device="cpu")
+    assert load_segmenter(options).model.embedding.stem.weight.dtype == choose_precision(torch.device("cpu"))
 
 
 def test_train_job_into_a_missing_folder(tmp_path, sam_file):
