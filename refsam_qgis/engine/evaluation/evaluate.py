@@ -21,6 +21,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from refsam_qgis import __version__
+
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..job import EvaluateJob, to_dict
@@ -380,6 +382,7 @@ def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any]) -> No
     if (path := outputs["report"]) is not None:
         versions = {name: version(name) for name in ("numpy", "rasterio", "shapely", "scipy")}
         document = {
+            "refsam": __version__,
             "job": to_dict(job),
             "result": record,
             "versions": {"python": platform.python_version(), "gdal": rasterio.__gdal_version__, **versions},

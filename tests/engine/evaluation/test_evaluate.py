@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
+from refsam_qgis import __version__
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.evaluation import evaluate
 from refsam_qgis.engine.evaluation.evaluate import run_evaluate
@@ -544,7 +545,8 @@ def test_outputs_hold_the_same_figures(write_raster, tmp_path):
     assert float(rows[-1]["iou"]) == record["miou"]
     assert int(rows[-1]["truth_objects"]) == sum(row["truth_objects"] for row in record["classes"])
     with open(paths["report"], encoding="utf-8") as stream:
-        assert json.load(stream)["result"]["confusion"] == record["confusion"]
+        report = json.load(stream)
+    assert report["result"]["confusion"] == record["confusion"] and report["refsam"] == __version__
     assert Image.open(paths["picture"]).width >= 720
 
 
