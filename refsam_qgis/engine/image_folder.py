@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -252,7 +253,9 @@ def open_image(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 def _open(path: Path) -> ImageFile.ImageFile:
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only at twice that size it is too large
+            return Image.open(path)
     except ValueError as error:  # what Pillow makes of some damaged headers
         raise OSError(str(error)) from error
 

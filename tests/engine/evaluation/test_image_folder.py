@@ -118,6 +118,12 @@ def test_a_damaged_png_is_said_in_a_sentence(folder, damage):
         scan_folder(folder)
 
 
+def test_a_large_image_is_opened_without_a_warning(folder, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 - 1)
+    scan_folder(folder)
+    assert not [warning for warning in recwarn if warning.category is Image.DecompressionBombWarning]
+
+
 def test_an_image_too_large_to_open_is_said_in_a_sentence(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 // 2 - 1)
     with pytest.raises(RefSAMError, match="more pixels than can be opened at once") as raised:

@@ -138,8 +138,11 @@ def read_ids(mask: Image.Image) -> NDArray[np.uint8]:
 
 def _ids_of_colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids ``(...)`` of colours ``(..., 3)`` or more bands, of which the first three count."""
-    red, green, blue = (pixels[..., band].astype(np.uint32) for band in range(3))
-    ids: NDArray[np.uint8] = _by_colour()[(red << 16) | (green << 8) | blue]
+    colours = pixels[..., 0].astype(np.uint32)
+    for band in (1, 2):  # in place, as images of DOTA have up to a hundred million pixels
+        colours <<= 8
+        colours |= pixels[..., band]
+    ids: NDArray[np.uint8] = _by_colour()[colours]
     return ids
 
 
