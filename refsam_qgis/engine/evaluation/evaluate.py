@@ -387,7 +387,7 @@ def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any]) -> No
             "result": record,
             "versions": {"python": platform.python_version(), "gdal": rasterio.__gdal_version__, **versions},
         }
-        with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+        with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
             json.dump(document, stream, ensure_ascii=False, indent=2)
 
 

@@ -71,7 +71,7 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
                 rows += picture_rows(method, encodings, results, job.support)
         record = protocol_record(job, benchmark, min_pixels, dataset, lists, left_out, methods)
         if (path := outputs["report"]) is not None:
-            with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+            with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(record, stream, ensure_ascii=False, indent=2)
         if (path := outputs["table"]) is not None:
             with disk_errors(path):

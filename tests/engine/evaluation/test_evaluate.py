@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 import zipfile
 
 import geopandas as gpd
@@ -614,6 +616,18 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vecto
         result=write_raster(left[None], "left.tif", nodata=99), truth=write_raster(right[None], "right.tif", nodata=99)
     )
     assert "must end in .csv" in message(result=raster, truth=here, table=str(tmp_path / "t.txt"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf_8_are_refused_as_inputs_and_recorded_as_outputs(write_raster, tmp_path):
+    raster = write_raster(patches(0)[None], "r.tif")
+    strange = tmp_path / os.fsdecode(b"t\xff")
+    strange.mkdir()
+    with pytest.raises(RefSAMError, match=r"t\\udcff/t\.tif' has a name that is no UTF-8; rename it"):
+        compare(result=raster, truth=str(strange / "t.tif"))
+    report = strange / "report.json"
+    compare(result=raster, truth=raster, report=str(report))
+    assert json.loads(report.read_text(encoding="utf-8"))["job"]["report"] == str(report)
 
 
 def test_cancelling_leaves_nothing(write_raster, tmp_path, monkeypatch):

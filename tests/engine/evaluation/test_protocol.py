@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +100,17 @@ def test_the_record_says_what_decided_and_can_be_run_again(folder):
     assert [record["methods"][name]["threshold"] for name in methods] == [0.3, 0.5]
     assert record["methods"]["fitted"]["precision"] in ("float32", "bfloat16")
     assert record["methods"]["colour_prototype"]["precision"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_utf_8_is_measured_and_recorded(folder, tmp_path):
+    strange = folder.rename(folder.with_name(os.fsdecode(b"donn\xe9es")))
+    (strange / "image0.png").rename(strange / os.fsdecode(b"\xe9.png"))
+    (strange / "image0_mask.png").rename(strange / os.fsdecode(b"\xe9_mask.png"))
+    report, picture = tmp_path / "record.json", tmp_path / "p.png"
+    job = ProtocolJob(str(strange), methods=("virefsam",), episodes=12, report=str(report), picture=str(picture))
+    run_protocol(job, SilentReporter(), load)
+    assert from_dict(json.loads(report.read_text(encoding="utf-8"))["job"]) == job and picture.exists()
 
 
 def test_a_class_that_is_not_in_the_mean_is_named(folder):
