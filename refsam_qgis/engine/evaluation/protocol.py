@@ -53,6 +53,7 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
                 f"No mean holds {', '.join(left_out)}: present in fewer than {job.shots + 1} images, or not drawn in "
                 "so few episodes."
             )
+        _read_images(dataset, lists, reporter)
         _try_to_build(job, reporter, load)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
@@ -110,6 +111,19 @@ def _left_out(benchmark: Benchmark, dataset: Dataset, lists: Sequence[FoldEpisod
     return [
         dataset.names[i] for fold in sorted({part.fold for part in lists}) for i in classes[fold] if i not in sought
     ]
+
+
+def _read_images(dataset: Dataset, lists: Sequence[FoldEpisodes], reporter: Reporter) -> None:
+    """Read each image of the episodes once: a damaged one is so told before the first of them, and not after hours.
+
+    Raises:
+        RefSAMError: With code ``input`` if one cannot be read.
+        JobCancelled: If the user asked for it.
+    """
+    used = {index for part in lists for episode in part.episodes for index in (episode.query, *episode.supports)}
+    for sample in {dataset.samples[index].image: dataset.samples[index] for index in used}.values():
+        check_cancelled(reporter)
+        dataset.read_image(sample)
 
 
 def _try_to_build(job: ProtocolJob, reporter: Reporter, load: Loader) -> None:

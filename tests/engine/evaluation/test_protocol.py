@@ -248,6 +248,17 @@ def test_each_method_is_loaded_by_its_own_name(folder):
     assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
 
 
+def test_a_damaged_image_is_told_before_the_first_episode(folder):
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            raise AssertionError("an episode ran")
+
+    path = folder / "image3.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(RefSAMError, match=r"image3\.png' cannot be read as an image; replace or remove it"):
+        run_protocol(ProtocolJob(str(folder), methods=("virefsam",), episodes=9, runs=1), Listener(), load)
+
+
 def test_what_a_later_method_lacks_is_told_before_the_first_episode(folder, tmp_path):
     class Listener(SilentReporter):
         def progress(self, fraction, stage, remaining_seconds=None):
