@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -171,12 +172,13 @@ def cut_samples(
             "input", f"'{mask}' is {width}x{height} but its image is {size[0]}x{size[1]}; make them equal."
         )
     samples = []
+    file = os.path.realpath(image)  # links to one image are one source
     for top, bottom in _equal_parts(height, crop):
         for left, right in _equal_parts(width, crop):
             counts = np.bincount(ids[top:bottom, left:right].ravel(), minlength=256)
             present = tuple(i for i in sorted(wanted) if counts[i] >= min_pixels)
             box = (left, top, right, bottom)
-            samples.append(Sample(image, mask, box, present, f"{image}{box if parts_refer else ''}"))
+            samples.append(Sample(image, mask, box, present, f"{file}{box if parts_refer else ''}"))
     return samples
 
 
