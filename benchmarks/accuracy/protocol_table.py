@@ -140,7 +140,7 @@ def _run(
         for run in lists
     ]
     return {
-        **method_record(lists, results, folder.names, segmenter.device),
+        **method_record(part.method, lists, results, folder.names, segmenter.device),
         "ece": round(reliability.ece, 4),
         "brier": round(reliability.brier, 4),
         "bin_counts": reliability.counts.tolist(),

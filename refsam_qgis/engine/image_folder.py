@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +110,7 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
         raise RefSAMError("input", f"'{folder / CLASSES}' names no class beside background; add one.")
-    masks = _masks(folder)
+    masks = find_files(folder, _MASK_SUFFIX)
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
     known = [value in names or value in ignored for value in range(256)]
@@ -131,7 +133,7 @@ def labelled_files(folder: Path) -> list[Path]:
     Raises:
         RefSAMError: With code ``input`` if a mask has no image.
     """
-    masks = _masks(folder)
+    masks = find_files(folder, _MASK_SUFFIX)
     return sorted([folder / CLASSES, *masks, *map(_find_image, masks)])
 
 
@@ -170,23 +172,29 @@ def cut_samples(
             "input", f"'{mask}' is {width}x{height} but its image is {size[0]}x{size[1]}; make them equal."
         )
     samples = []
+    file = os.path.realpath(image)  # links to one image are one source
     for top, bottom in _equal_parts(height, crop):
         for left, right in _equal_parts(width, crop):
             counts = np.bincount(ids[top:bottom, left:right].ravel(), minlength=256)
             present = tuple(i for i in sorted(wanted) if counts[i] >= min_pixels)
             box = (left, top, right, bottom)
-            samples.append(Sample(image, mask, box, present, f"{image}{box if parts_refer else ''}"))
+            samples.append(Sample(image, mask, box, present, f"{file}{box if parts_refer else ''}"))
     return samples
 
 
 def _read_classes(path: Path) -> dict[int, str]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return {int(key): str(name) for key, name in document.items()}
+        document = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
+        names = {int(key): str(name) for key, name in document.items()}
     except OSError as error:
         raise RefSAMError("input", f"'{path}' cannot be read; put it there with the names of the classes.") from error
     except (ValueError, AttributeError) as error:
         raise RefSAMError("input", f"'{path}' is no JSON object of class ids and names; write it as such.") from error
+    if beyond := [i for i in names if not 0 <= i <= IGNORE_ID]:
+        raise RefSAMError(
+            "input", f"'{path}' names the class id {beyond[0]}, which no 8-bit mask can hold; use 0 to {IGNORE_ID}."
+        )
+    return names
 
 
 def _check_mask(mask: Path, known: NDArray[np.bool_]) -> None:
@@ -208,13 +216,17 @@ def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
         )
 
 
-def _masks(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{_MASK_SUFFIX}"))
+def find_files(folder: Path, ending: str) -> list[Path]:
+    """Return the files of a folder whose names end in `ending` (lower case), in capitals or not, sorted.
+
+    Hidden ones are left out, such as those that a Mac lays beside every file of another system's disk.
+    """
+    return sorted(path for path in folder.glob("[!.]*") if path.name.lower().endswith(ending))
 
 
 def _find_image(mask: Path) -> Path:
-    stem = mask.name.removesuffix(_MASK_SUFFIX)
-    for suffix in _IMAGE_SUFFIXES:
+    stem = mask.name[: -len(_MASK_SUFFIX)]
+    for suffix in (*_IMAGE_SUFFIXES, *map(str.upper, _IMAGE_SUFFIXES)):
         image = mask.with_name(stem + suffix)
         if image.exists():
             return image
@@ -231,14 +243,23 @@ def open_image(path: Path) -> Iterator[ImageFile.ImageFile]:
         RefSAMError: With code ``input`` if it is not there, no image or larger than Pillow opens.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             yield image
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # the latter is Pillow's word for damaged PNGs
         raise RefSAMError("input", f"'{path}' cannot be read as an image; replace or remove it.") from error
     except Image.DecompressionBombError as error:
         raise RefSAMError(
             "input", f"'{path}' has more pixels than can be opened at once; cut image and mask into parts."
         ) from error
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only at twice that size it is too large
+            return Image.open(path)
+    except ValueError as error:  # what Pillow makes of some damaged headers
+        raise OSError(str(error)) from error
 
 
 def _equal_parts(length: int, longest: int) -> list[tuple[int, int]]:

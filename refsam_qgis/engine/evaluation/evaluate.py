@@ -21,6 +21,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from refsam_qgis import __version__
+
 from ..errors import RefSAMError
 from ..events import Reporter, check_cancelled
 from ..job import EvaluateJob, to_dict
@@ -380,11 +382,12 @@ def _write(outputs: OutputFiles, job: EvaluateJob, record: dict[str, Any]) -> No
     if (path := outputs["report"]) is not None:
         versions = {name: version(name) for name in ("numpy", "rasterio", "shapely", "scipy")}
         document = {
+            "refsam": __version__,
             "job": to_dict(job),
             "result": record,
             "versions": {"python": platform.python_version(), "gdal": rasterio.__gdal_version__, **versions},
         }
-        with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+        with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
             json.dump(document, stream, ensure_ascii=False, indent=2)
 
 

@@ -369,6 +369,8 @@ def open_layer(path: str, field: str | None, names: Sequence[str], stack: ExitSt
     """
     try:
         layer = RasterLayer(path, names, stack)
+    except UnicodeEncodeError as error:
+        raise RefSAMError("input", f"'{path}' has a name that is no UTF-8; rename it.") from error
     except RasterioError as error:
         try:
             pyogrio.list_layers(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
         outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
         lists = _draw_lists(job, benchmark, dataset)
+        left_out = _left_out(benchmark, dataset, lists)
+        if left_out:
+            reporter.log(
+                f"No mean holds {', '.join(left_out)}: present in fewer than {job.shots + 1} images, or not drawn in "
+                "so few episodes."
+            )
+        _read_images(dataset, lists, reporter)
         _try_to_build(job, reporter, load)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
@@ -59,12 +67,12 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
                 )
                 for part in lists
             ]
-            methods[method] = method_record(lists, results, dataset.names, segmenter.device)
+            methods[method] = method_record(method, lists, results, dataset.names, segmenter.device)
             if job.picture is not None:
                 rows += picture_rows(method, encodings, results, job.support)
-        record = protocol_record(job, benchmark, min_pixels, dataset, lists, methods)
+        record = protocol_record(job, benchmark, min_pixels, dataset, lists, left_out, methods)
         if (path := outputs["report"]) is not None:
-            with disk_errors(path), open(path, "w", encoding="utf-8") as stream:
+            with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(record, stream, ensure_ascii=False, indent=2)
         if (path := outputs["table"]) is not None:
             with disk_errors(path):
@@ -79,7 +87,7 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
 
 def _draw_lists(job: ProtocolJob, benchmark: Benchmark, dataset: Dataset) -> list[FoldEpisodes]:
     """Draw the episode list of each fold and run."""
-    classes = benchmark.folds or (tuple(sorted(dataset.names)),)
+    classes = _classes_of_folds(benchmark, dataset)
     folds = range(len(classes)) if job.folds is None else job.folds
     beyond = [fold for fold in folds if fold >= len(classes)]
     if beyond:
@@ -90,6 +98,32 @@ def _draw_lists(job: ProtocolJob, benchmark: Benchmark, dataset: Dataset) -> lis
         for fold in folds
         for seed in draw_seeds(job.seed, job.runs)
     ]
+
+
+def _classes_of_folds(benchmark: Benchmark, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
+    return benchmark.folds or (tuple(sorted(dataset.names)),)
+
+
+def _left_out(benchmark: Benchmark, dataset: Dataset, lists: Sequence[FoldEpisodes]) -> list[str]:
+    """Return the names of the classes of the folds measured that no episode seeks."""
+    classes = _classes_of_folds(benchmark, dataset)
+    sought = {episode.class_id for part in lists for episode in part.episodes}
+    return [
+        dataset.names[i] for fold in sorted({part.fold for part in lists}) for i in classes[fold] if i not in sought
+    ]
+
+
+def _read_images(dataset: Dataset, lists: Sequence[FoldEpisodes], reporter: Reporter) -> None:
+    """Read each image of the episodes once: a damaged one is so told before the first of them, and not after hours.
+
+    Raises:
+        RefSAMError: With code ``input`` if one cannot be read.
+        JobCancelled: If the user asked for it.
+    """
+    used = {index for part in lists for episode in part.episodes for index in (episode.query, *episode.supports)}
+    for sample in {dataset.samples[index].image: dataset.samples[index] for index in used}.values():
+        check_cancelled(reporter)
+        dataset.read_image(sample)
 
 
 def _try_to_build(job: ProtocolJob, reporter: Reporter, load: Loader) -> None:

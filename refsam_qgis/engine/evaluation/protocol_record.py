@@ -16,12 +16,13 @@ import torch
 
 from refsam_qgis import __version__
 
-from ..job import ProtocolJob
+from ..job import ProtocolJob, to_dict
+from ..models.precision import name_precision
 from ..models.weight_files import describe_model
 from .datasets import Benchmark, Dataset
 from .episodes import Episode
 from .measure import MethodResult
-from .methods import PIXEL_METHODS, network_options
+from .methods import PIXEL_METHODS, least_probability, network_options
 from .metrics import mean_defined
 
 COLUMNS = ("method", "shots", "support", "mIoU %", "± runs", "FB-IoU %", "± runs", "s/image", "s/references")
@@ -43,7 +44,11 @@ class FoldEpisodes:
 
 
 def method_record(
-    lists: Sequence[FoldEpisodes], results: Sequence[MethodResult], names: dict[int, str], device: torch.device
+    method: str,
+    lists: Sequence[FoldEpisodes],
+    results: Sequence[MethodResult],
+    names: dict[int, str],
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return what one method reached.
 
@@ -51,6 +56,7 @@ def method_record(
     of runs, ``None`` where there is but one.
 
     Args:
+        method: Its name.
         lists: Episodes of each run and fold.
         results: What the method made of each.
         names: Names of the classes.
@@ -86,7 +92,9 @@ def method_record(
         "mean_episode_iou_diagnostic": mean_defined([run["mean_episode_iou_diagnostic"] for run in runs]),
         "seconds_per_image": sum(result.seconds_per_image for result in results) / len(results),
         "seconds_per_reference_set": sum(result.seconds_per_reference_set for result in results) / len(results),
+        "threshold": least_probability(method),
         "device": str(device),
+        "precision": None if method in PIXEL_METHODS else name_precision(device),
         "runs": runs,
     }
     rounded: dict[str, Any] = _rounded(record)
@@ -99,6 +107,7 @@ def protocol_record(
     min_pixels: int,
     dataset: Dataset,
     lists: Sequence[FoldEpisodes],
+    left_out: list[str],
     methods: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the record of a run: everything that its figures depend on, and the figures.
@@ -109,10 +118,12 @@ def protocol_record(
         min_pixels: Fewest pixels of a class that counts as present.
         dataset: What was searched.
         lists: Episodes of each run and fold.
+        left_out: Names of the classes that no episode seeks.
         methods: The `method_record` of each method.
     """
     drawn = Counter(episode.class_id for part in lists for episode in part.episodes)
     return {
+        "job": to_dict(job),
         "protocol": job.protocol,
         "folder": job.folder,
         "folds": sorted({part.fold for part in lists}),
@@ -125,6 +136,7 @@ def protocol_record(
         "min_pixels": min_pixels,
         "samples": len(dataset.samples),
         "episodes_per_class": {dataset.names[i]: drawn[i] for i in sorted(drawn)},
+        "classes_left_out": left_out,
         "methods": methods,
         "models": {
             method: describe_model(options)

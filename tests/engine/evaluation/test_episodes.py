@@ -40,6 +40,15 @@ def test_parts_of_one_image_refer_to_each_other_only_where_they_may(write_folder
     assert partners(tuple(free)) == {(0, 1), (1, 0)}
 
 
+def test_links_to_one_image_never_refer_to_each_other(folder):
+    for ending in (".png", "_mask.png"):
+        (folder / f"image1{ending}").unlink()
+        (folder / f"image1{ending}").symlink_to(folder / f"image0{ending}")
+    episodes = draw_episodes(scan_folder(folder), shots=1, count=100, seed=0, classes=[1])
+    pairs = {frozenset((episode.query, *episode.supports)) for episode in episodes}
+    assert frozenset((0, 1)) not in pairs and len(pairs) == 5
+
+
 def test_every_sample_is_searched_before_any_is_searched_again(folder):
     episodes = draw_episodes(scan_folder(folder), shots=1, count=8, seed=3)
     assert sorted(e.query for e in episodes[:4]) == [0, 1, 2, 3] == sorted(e.query for e in episodes[4:])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 import zipfile
 
 import geopandas as gpd
@@ -16,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
+from refsam_qgis import __version__
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.evaluation import evaluate
 from refsam_qgis.engine.evaluation.evaluate import run_evaluate
@@ -544,7 +547,8 @@ def test_outputs_hold_the_same_figures(write_raster, tmp_path):
     assert float(rows[-1]["iou"]) == record["miou"]
     assert int(rows[-1]["truth_objects"]) == sum(row["truth_objects"] for row in record["classes"])
     with open(paths["report"], encoding="utf-8") as stream:
-        assert json.load(stream)["result"]["confusion"] == record["confusion"]
+        report = json.load(stream)
+    assert report["result"]["confusion"] == record["confusion"] and report["refsam"] == __version__
     assert Image.open(paths["picture"]).width >= 720
 
 
@@ -612,6 +616,18 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(write_raster, write_vecto
         result=write_raster(left[None], "left.tif", nodata=99), truth=write_raster(right[None], "right.tif", nodata=99)
     )
     assert "must end in .csv" in message(result=raster, truth=here, table=str(tmp_path / "t.txt"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf_8_are_refused_as_inputs_and_recorded_as_outputs(write_raster, tmp_path):
+    raster = write_raster(patches(0)[None], "r.tif")
+    strange = tmp_path / os.fsdecode(b"t\xff")
+    strange.mkdir()
+    with pytest.raises(RefSAMError, match=r"t\\udcff/t\.tif' has a name that is no UTF-8; rename it"):
+        compare(result=raster, truth=str(strange / "t.tif"))
+    report = strange / "report.json"
+    compare(result=raster, truth=raster, report=str(report))
+    assert json.loads(report.read_text(encoding="utf-8"))["job"]["report"] == str(report)
 
 
 def test_cancelling_leaves_nothing(write_raster, tmp_path, monkeypatch):

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import rasterio
@@ -53,6 +56,8 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_sentence(folder, tmp_path):
     (folder / "image0_mask.png").unlink()
     (folder / "image1.png").unlink()
     assert "has no image" in message(folder)
+    (folder / "classes.json").write_text('{"0": "background", "1": "pool", "300": "roof"}')
+    assert "class id 300" in message(folder)
     (folder / "classes.json").write_text("[1]")
     assert "JSON object" in message(folder)
 
@@ -78,6 +83,45 @@ def test_images_of_8_bits_or_less_are_taken(folder, mode):
     Image.open(folder / "image0.png").convert(mode).save(folder / "image0.png")
     scanned = scan_folder(folder)
     assert scanned.read_image(scanned.samples[0]).shape == (40, 60, 3)
+
+
+def test_names_may_be_in_capitals_and_hidden_files_are_passed_over(folder):
+    (folder / "image0.png").rename(folder / "image0.PNG")
+    (folder / "image1_mask.png").rename(folder / "image1_mask.PNG")
+    for name in ("._image2.png", "._image2_mask.png"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    samples = scan_folder(folder).samples
+    assert [sample.image.name for sample in samples] == ["image0.PNG", "image1.png", "image2.png", "image3.png"]
+
+
+def test_names_of_classes_may_begin_with_a_byte_order_mark(folder):
+    path = folder / "classes.json"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert scan_folder(folder).names == {1: "pool", 2: "roof"}
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("damage", ["header", "pixels"])
+def test_a_damaged_png_is_said_in_a_sentence(folder, damage):
+    path = folder / "image0_mask.png"
+    content = path.read_bytes()
+    start = content.index(b"IDAT") - 4
+    if damage == "header":
+        content = content[:8] + chunk(b"IHDR", content[16:24]) + content[start:]
+    else:
+        content = content[:start] + chunk(b"IDAT", content[start + 8 : start + 20]) + chunk(b"\1\2\3\4", b"pixels")
+    path.write_bytes(content)
+    with pytest.raises(RefSAMError, match=r"image0_mask\.png' cannot be read as an image"):
+        scan_folder(folder)
+
+
+def test_a_large_image_is_opened_without_a_warning(folder, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 - 1)
+    scan_folder(folder)
+    assert not [warning for warning in recwarn if warning.category is Image.DecompressionBombWarning]
 
 
 def test_an_image_too_large_to_open_is_said_in_a_sentence(folder, monkeypatch):

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from refsam_qgis.engine.evaluation.datasets.folder import BENCHMARK
 from refsam_qgis.engine.evaluation.episodes import draw_episodes, draw_seeds
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.image_folder import scan_folder
-from refsam_qgis.engine.job import ModelOptions, ProtocolJob
+from refsam_qgis.engine.job import ModelOptions, ProtocolJob, from_dict
 from refsam_qgis.engine.models.segmenter import FOREGROUND
 
 from .conftest import ColourSegmenter
@@ -42,7 +44,7 @@ def test_the_record_holds_what_a_perfect_and_a_poor_method_score(folder, tmp_pat
     methods = ("virefsam", "training_free", "colour_prototype")
     job = ProtocolJob(str(folder), methods=methods, episodes=12, runs=1, seed=2, report=str(report))
     record = run_protocol(job, SilentReporter(), load)
-    assert json.loads(report.read_text(encoding="utf-8")) == record
+    assert json.loads(report.read_text(encoding="utf-8")) == json.loads(json.dumps(record))
     assert record["methods"]["virefsam"]["miou"] == record["methods"]["virefsam"]["fb_iou"] == 1
     assert record["methods"]["virefsam"]["miou_std"] is None
     assert record["methods"]["colour_prototype"]["miou"] > 0.8
@@ -88,6 +90,51 @@ def test_methods_are_cut_where_they_ship_to_cut(folder, monkeypatch):
     job = ProtocolJob(str(folder), methods=("training_free", "virefsam"), episodes=4, runs=1)
     methods = run_protocol(job, SilentReporter(), lambda options: Everywhere())["methods"]
     assert methods["virefsam"]["miou"] == 0 < methods["training_free"]["miou"]
+
+
+def test_the_record_says_what_decided_and_can_be_run_again(folder):
+    methods = ("fitted", "colour_prototype")
+    job = ProtocolJob(str(folder), methods=methods, model=ModelOptions(device="cpu"), episodes=4, runs=1, folds=(0,))
+    record = json.loads(json.dumps(run_protocol(job, SilentReporter(), load), allow_nan=False))
+    assert from_dict(record["job"]) == job
+    assert [record["methods"][name]["threshold"] for name in methods] == [0.3, 0.5]
+    assert record["methods"]["fitted"]["precision"] in ("float32", "bfloat16")
+    assert record["methods"]["colour_prototype"]["precision"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_utf_8_is_measured_and_recorded(folder, tmp_path):
+    strange = folder.rename(folder.with_name(os.fsdecode(b"donn\xe9es")))
+    (strange / "image0.png").rename(strange / os.fsdecode(b"\xe9.png"))
+    (strange / "image0_mask.png").rename(strange / os.fsdecode(b"\xe9_mask.png"))
+    report, picture = tmp_path / "record.json", tmp_path / "p.png"
+    job = ProtocolJob(str(strange), methods=("virefsam",), episodes=12, report=str(report), picture=str(picture))
+    run_protocol(job, SilentReporter(), load)
+    assert from_dict(json.loads(report.read_text(encoding="utf-8"))["job"]) == job and picture.exists()
+
+
+def test_a_class_that_is_not_in_the_mean_is_named(folder):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message + "\n"
+
+    def measure(**options):
+        listener = Listener()
+        job = ProtocolJob(str(folder), methods=("virefsam",), episodes=12, runs=2, **options)
+        return run_protocol(job, listener, load)["classes_left_out"], listener.text
+
+    left_out, told = measure()
+    assert left_out == [] and "mean holds" not in told
+    left_out, told = measure(shots=2)
+    assert left_out == ["roof"] and "No mean holds roof: present in fewer than 3 images" in told
+
+
+def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
+    (folder / "classes.json").write_text(json.dumps({0: "background", 1: "pool", 2: "pool"}), encoding="utf-8")
+    with pytest.raises(RefSAMError, match="calls several classes 'pool'; give each a name of its own"):
+        run_protocol(ProtocolJob(str(folder)), SilentReporter(), load)
 
 
 def test_seeds_of_runs_come_from_the_master_seed():
@@ -199,6 +246,17 @@ def test_each_method_is_loaded_by_its_own_name(folder):
     run_protocol(job, SilentReporter(), listen)
     methods = ("virefsam", "training_free", "fitted", "virefsam", "training_free")  # those that come later are tried
     assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
+
+
+def test_a_damaged_image_is_told_before_the_first_episode(folder):
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            raise AssertionError("an episode ran")
+
+    path = folder / "image3.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(RefSAMError, match=r"image3\.png' cannot be read as an image; replace or remove it"):
+        run_protocol(ProtocolJob(str(folder), methods=("virefsam",), episodes=9, runs=1), Listener(), load)
 
 
 def test_what_a_later_method_lacks_is_told_before_the_first_episode(folder, tmp_path):

@@ -87,6 +87,8 @@ def scan_coco(folder: Path, min_pixels: int, reporter: Reporter) -> CocoImages:
                 samples.append(_sample(folder, image, things[image["file_name"]], min_pixels))
     except (KeyError, TypeError, ValueError) as error:
         raise RefSAMError("input", f"'{path}' is not as COCO writes it ({error!r}); download it again.") from error
+    if not samples:
+        raise RefSAMError("input", f"'{path}' shows nothing in any image; put COCO's own file there.")
     if len(names) != CLASSES:
         raise RefSAMError("input", f"'{path}' names {len(names)} categories, not {CLASSES}; put COCO's own file there.")
     return CocoImages(names, tuple(samples), things)
@@ -108,6 +110,12 @@ def _sample(folder: Path, image: dict[str, Any], things: dict[int, list[tuple[An
     if not file.is_file():
         raise RefSAMError("input", f"'{file}' does not exist; unpack COCO's val2014.zip in '{folder}'.")
     height, width = int(image["height"]), int(image["width"])
+    with open_image(file) as opened:
+        if opened.size != (width, height):
+            raise RefSAMError(
+                "input",
+                f"'{file}' is {opened.width}x{opened.height}, but COCO says {width}x{height}; put its own image there.",
+            )
     present = tuple(
         number
         for number, of_class in sorted(things.items())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...errors import RefSAMError
 from ...events import Reporter, check_cancelled
-from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples
+from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples, find_files
 from .dataset import Benchmark
 
 CLASSES = {2: "building", 3: "road", 4: "water", 5: "barren", 6: "forest", 7: "agriculture"}
@@ -39,7 +39,7 @@ def scan_loveda(folder: Path, min_pixels: int, reporter: Reporter) -> ImageFolde
     for area in ("Urban", "Rural"):
         place = folder / "Val" / area
         folder_of_masks = place / "masks_png"
-        masks = sorted(folder_of_masks.glob("*.png"))
+        masks = find_files(folder_of_masks, ".png")
         if not masks:
             raise RefSAMError("input", f"'{folder_of_masks}' holds no masks; unpack LoveDA's Val.zip in '{folder}'.")
         for mask in masks:

@@ -44,6 +44,18 @@ def write(folder, document):
     (folder / "annotations" / "instances_val2014.json").write_text(json.dumps(document), encoding="utf-8")
 
 
+def one_category(folder):
+    document = json.loads((folder / "annotations" / "instances_val2014.json").read_text(encoding="utf-8"))
+    things = [thing for thing in document["annotations"] if thing["category_id"] == 1]
+    write(folder, document | {"annotations": things, "categories": document["categories"][:1]})
+
+
+def resize(folder):
+    path = folder / "val2014" / "COCO_val2014_000000000073.jpg"
+    with Image.open(path) as image:
+        image.resize((15, 10)).save(path)
+
+
 def test_things_are_drawn_by_class_and_crowds_are_not_counted(coco):
     dataset = scan_coco(coco, 1, SilentReporter())
     assert len(dataset.names) == 80 and dataset.names[1] == "thing1" and dataset.names[80] == "thing90"
@@ -75,7 +87,9 @@ def test_every_fourth_class_is_in_a_fold():
         (lambda folder: (folder / "val2014" / "COCO_val2014_000000000073.jpg").unlink(), "val2014.zip"),
         (lambda folder: (folder / "annotations" / "instances_val2014.json").write_text("{"), "not JSON"),
         (lambda folder: write(folder, {"images": [], "annotations": []}), "as COCO writes it"),
-        (lambda folder: write(folder, {"images": [], "annotations": [], "categories": []}), "0 categories, not 80"),
+        (lambda folder: write(folder, {"images": [], "annotations": [], "categories": []}), "shows nothing in any"),
+        (lambda folder: one_category(folder), "1 categories, not 80"),
+        (lambda folder: resize(folder), r"73\.jpg' is 15x10, but COCO says 30x20"),
     ],
 )
 def test_what_is_missing_is_named(coco, spoil, words):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +84,78 @@ def test_ids_in_three_equal_bands_are_ids(patches):
         mask.convert("RGB").save(path)
     after = scan_isaid(patches, 2048, SilentReporter())
     assert (after.read_label(after.samples[0], 1) == labels).all()
+
+
+def semantic_mask(folder):
+    (path,) = (folder / "val").rglob("*_instance_color_RGB.png")
+    return path
+
+
+def test_colours_in_a_palette_are_colours(full_images):
+    path = semantic_mask(full_images)
+    expected = [sample.classes for sample in scan_isaid(full_images, 100, SilentReporter()).samples]
+    with Image.open(path) as mask:
+        mask.quantize(256).save(path)
+    with Image.open(path) as mask:
+        assert mask.mode == "P" and set(np.unique(mask)) == {0, 1, 2, 3}
+    dataset = scan_isaid(full_images, 100, SilentReporter())
+    assert [sample.classes for sample in dataset.samples] == expected == [(1, 15), (), (), (14,)]
+    assert (dataset.read_label(dataset.samples[3], 14) == FOREGROUND).sum() == 3600
+
+
+@pytest.mark.parametrize("colours", [range(256), range(0, 768, 3), [0, 255]])
+def test_indices_of_any_other_palette_are_ids(patches, colours):
+    path = patches / "val" / "semantic_png" / "P0003_0_256_0_256_instance_color_RGB.png"
+    with Image.open(path) as mask:
+        palette = Image.fromarray(np.minimum(mask, 1)).convert("P")
+    palette.putpalette([value % 256 for value in colours for _ in range(3)])
+    palette.save(path)
+    assert scan_isaid(patches, 2048, SilentReporter()).samples[0].classes == (1,)
+
+
+@pytest.mark.parametrize(("value", "classes"), [(1, (1,)), (257, None), (65535, None)])
+def test_ids_of_16_bits_are_read_as_they_are(patches, value, classes):
+    path = patches / "val" / "semantic_png" / "P0003_0_256_0_256_instance_color_RGB.png"
+    Image.fromarray(np.full((256, 256), value, np.uint16)).save(path)
+    if classes is not None:
+        assert scan_isaid(patches, 2048, SilentReporter()).samples[0].classes == classes
+    else:
+        with pytest.raises(RefSAMError, match=f"holds the value {value}, which is no class"):
+            scan_isaid(patches, 2048, SilentReporter())
+
+
+def test_transparency_beside_ids_does_not_matter(patches):
+    path = patches / "val" / "semantic_png" / "P0003_0_256_0_256_instance_color_RGB.png"
+    with Image.open(path) as mask:
+        mask.convert("LA").save(path)
+    assert scan_isaid(patches, 2048, SilentReporter()).samples[0].classes == (1,)
+
+
+def test_folders_may_be_links_and_files_may_be_called_in_capitals(full_images, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk") / "images"
+    (full_images / "val" / "images").rename(elsewhere)
+    os.symlink(elsewhere, full_images / "val" / "images")
+    os.symlink(full_images / "val", elsewhere / "circle")
+    (elsewhere / "P0003.png").rename(elsewhere / "P0003.PNG")
+    (elsewhere / "P0003_instance_color_RGB.png").rename(elsewhere / "P0003_INSTANCE_COLOR_RGB.PNG")
+    samples = scan_isaid(full_images, 2048, SilentReporter()).samples
+    assert [sample.classes for sample in samples] == [(1,), (), (), (14,)]
+
+
+def test_what_systems_leave_beside_files_is_passed_over(full_images):
+    for name in ("._P0003.png", "._P0003_instance_color_RGB.png", ".DS_Store", "Thumbs.db"):
+        (full_images / "val" / "images" / name).write_bytes(b"\0\5\x16\7")
+    assert len(scan_isaid(full_images, 2048, SilentReporter()).samples) == 4
+
+
+@pytest.mark.parametrize("name", ["P0003.png", "P0003_instance_color_RGB.png"])
+def test_two_files_of_one_name_are_refused(full_images, name):
+    path = full_images / "val" / "images" / name
+    copy = full_images / "val" / "masks" / name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(RefSAMError, match=f"{name}' and '.*{name}' have the same name; leave only one"):
+        scan_isaid(full_images, 2048, SilentReporter())
 
 
 def test_the_folds_follow_the_order_of_the_classes(patches):

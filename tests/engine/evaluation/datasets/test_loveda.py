@@ -43,6 +43,13 @@ def test_the_folds_hold_two_of_six_classes_each(loveda):
     ]
 
 
+def test_what_systems_leave_beside_files_is_passed_over(loveda):
+    for kind in ("images_png", "masks_png"):
+        for name in ("._3514.png", "Thumbs.db"):
+            (loveda / "Val" / "Urban" / kind / name).write_bytes(b"\0\5\x16\7")
+    assert len(scan_loveda(loveda, 2048, SilentReporter()).samples) == 8
+
+
 @pytest.mark.parametrize(
     ("missing", "words"), [("images_png", "has no image .*2522.png"), ("masks_png", "holds no masks.*Val.zip")]
 )
