@@ -26,6 +26,7 @@ from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QColor
 
 from ..engine.palette import class_colour
+from .crs import known_crs
 
 FOLDER = Path(__file__).parents[1] / "styles"
 CLASS_TAG = "CLASS_{}"
@@ -51,6 +52,7 @@ class Style(QgsProcessingLayerPostProcessorInterface):
         """Style `layer`; called in the main thread when it is loaded. A table, such as of a CSV file, has no style."""
         if not layer.isSpatial():
             return
+        layer.setCrs(known_crs(layer.crs()))
         layer.loadNamedStyle(str(FOLDER / f"{self.NAME}.qml"))
         self.fit(layer)
         layer.triggerRepaint()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import (
-    NULL,
     QgsCoordinateReferenceSystem,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
@@ -15,6 +14,7 @@ from qgis.core import (
     QgsProperty,
     QgsRasterLayer,
 )
+from qgis.PyQt.QtCore import QVariant
 
 from ..engine.errors import RefSAMError
 
@@ -29,7 +29,8 @@ class Values:
         self, algorithm: QgsProcessingAlgorithm, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> None:
         self.algorithm = algorithm
-        self.parameters = parameters
+        # QGIS makes 0 of what is NULL, as what an expression or an attribute comes to may be.
+        self.parameters = {name: value for name, value in parameters.items() if not _is_null(value)}
         self.context = context
 
     def choice(self, name: str) -> str:
@@ -57,7 +58,7 @@ class Values:
         value = self.parameters.get(name)
         if isinstance(value, QgsProperty):
             value, _ = value.value(self.context.expressionContext())
-        if value in (None, "", NULL):
+        if value in (None, "") or _is_null(value):
             return None
         return self.algorithm.parameterAsDouble({name: value}, name, self.context)
 
@@ -148,6 +149,10 @@ class Values:
     def output_file(self, name: str) -> str | None:
         """Return the path of a file or folder to be written, or ``None`` when it is not wanted."""
         return self.algorithm.parameterAsFileOutput(self.parameters, name, self.context) or None
+
+
+def _is_null(value: Any) -> bool:
+    return isinstance(value, QVariant) and value.isNull()
 
 
 def _is_file(value: Any) -> bool:

@@ -105,4 +105,3 @@ def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any
     if names and not any(names):
         raise RefSAMError("input", f"Field '{field}' of '{path}' is empty; fill in the classes.")
     return np.array(names, dtype=object)
-

@@ -2,7 +2,7 @@
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsProcessingException, QgsRasterLayer, QgsVectorLayer
+from qgis.core import QgsCoordinateReferenceSystem, QgsProcessingException, QgsRasterLayer, QgsVectorLayer
 
 from .conftest import EPSG
 
@@ -90,6 +90,14 @@ def test_each_raster_takes_the_examples_that_fall_on_it(build, jobs, raster, fee
     build(RASTERS=[raster, degrees, beside])
     assert [source.raster for source in jobs[0].sources] == [raster.source(), degrees]
     assert len({source.vector for source in jobs[0].sources}) == 1
+    assert feedback.warnings == [f"No example falls on '{beside}'; it is left out."]
+
+
+def test_examples_without_a_crs_are_in_that_of_each_raster(build, jobs, raster, references, feedback, tmp_path):
+    references.setCrs(QgsCoordinateReferenceSystem())
+    beside = shifted(raster, tmp_path / "beside.tif", 1000)
+    build(RASTERS=[raster, beside])
+    assert [source.raster for source in jobs[0].sources] == [raster.source()]
     assert feedback.warnings == [f"No example falls on '{beside}'; it is left out."]
 
 

@@ -48,11 +48,11 @@ def load(qgis_processing, algorithm, found, run, raster, references, context, fe
     """Run the algorithm, load its outputs as Processing's dialog does, and return the layers by their output."""
     from processing.gui.Postprocessing import handleAlgorithmResults
 
-    def load(**outputs):
+    def load(INPUT=raster, **outputs):
         project = QgsProject.instance()
         context.setProject(project)
         wanted = {name: QgsProcessingOutputLayerDefinition(sink, project) for name, sink in outputs.items()}
-        usual = {"INPUT": raster, "REFERENCES": references, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
+        usual = {"INPUT": INPUT, "REFERENCES": references, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
         results = run(algorithm, {**usual, **wanted})
         gc.collect()  # nothing that the loading needs may hang on the run
         assert handleAlgorithmResults(algorithm, context, feedback)
@@ -77,6 +77,14 @@ def test_polygons_have_a_colour_for_each_class(load, tmp_path, target):
     for class_id, name in CLASSES.items():
         assert fills[name].fillColor().getRgb()[:3] == fills[name].strokeColor().getRgb()[:3] == class_colour(class_id)
         assert 0 < fills[name].fillColor().alpha() < fills[name].strokeColor().alpha() == 255
+
+
+@pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg"])
+def test_what_is_found_on_a_raster_without_crs_is_loaded_without_one(load, picture_path, tmp_path, target):
+    """So that it lies over the raster; GeoPackages say that a CRS is not defined by one that QGIS takes for a CRS."""
+    target = target if target == "TEMPORARY_OUTPUT" else str(tmp_path / target)
+    layer = load(INPUT=picture_path, OUTPUT=target)["OUTPUT"]
+    assert layer.featureCount() == 2 and not layer.crs().isValid()
 
 
 def test_a_table_is_loaded_as_it_is(load, tmp_path):
