@@ -116,7 +116,10 @@ class BuildReferenceSet(RefSAMAlgorithm):
 
     def problem(self, values: Values) -> str:
         """Return what would fail in the run."""
-        return next(filter(None, map(not_a_file, values.rasters(self.RASTERS))), "") or raster.problem(values)
+        layers = values.rasters(self.RASTERS)
+        if not layers:
+            return self.tr("There are no rasters of the examples; choose at least one.")
+        return next(filter(None, map(not_a_file, layers)), "") or raster.problem(values)
 
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
+    QgsMapLayer,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
@@ -105,14 +106,14 @@ class Values:
         for entry in self._entries(name):
             layer = self._layer(name, entry)
             if layer is None:
-                raise QgsProcessingException(f"'{entry}' cannot be read as a raster; choose another.")
+                raise QgsProcessingException(f"'{_name(entry)}' cannot be read as a raster; choose another.")
             layers.append(layer)
         return layers
 
     def raster_files(self, name: str) -> list[QgsRasterLayer | str]:
         """Return several raster layers; of files, which may be damaged or missing, the path."""
         entries = self._entries(name)
-        return [entry if _is_file(entry) else self._layer(name, entry) or str(entry) for entry in entries]
+        return [entry if _is_file(entry) else self._layer(name, entry) or _name(entry) for entry in entries]
 
     def _entries(self, name: str) -> list[Any]:
         value = self.parameters.get(name) or []
@@ -149,6 +150,10 @@ class Values:
     def output_file(self, name: str) -> str | None:
         """Return the path of a file or folder to be written, or ``None`` when it is not wanted."""
         return self.algorithm.parameterAsFileOutput(self.parameters, name, self.context) or None
+
+
+def _name(entry: Any) -> str:
+    return entry.name() if isinstance(entry, QgsMapLayer) else str(entry)
 
 
 def _is_null(value: Any) -> bool:

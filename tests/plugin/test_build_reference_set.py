@@ -129,6 +129,17 @@ def test_a_raster_that_cannot_be_read_is_named(build, jobs, raster, tmp_path):
         build(RASTERS=[raster, str(damaged)])
 
 
+def test_a_layer_that_is_no_raster_is_named(build, jobs, references):
+    with pytest.raises(QgsProcessingException, match="'references' cannot be read as a raster"):
+        build(RASTERS=[references])
+
+
+def test_no_raster_is_told_of(build, jobs):
+    with pytest.raises(QgsProcessingException, match="no rasters of the examples; choose at least one"):
+        build(RASTERS=[])
+    assert jobs == []
+
+
 def test_the_marks_cannot_be_replaced(build, jobs, references_path):
     with pytest.raises(QgsProcessingException, match="is both REFERENCES and OUTPUT"):
         build(REFERENCES=references_path, OUTPUT=references_path)
