@@ -163,9 +163,9 @@ def _read(path: str, layer: str) -> gpd.GeoDataFrame:
         elif kind == "bool" and values.dtype.kind == "f":
             frame[field] = values.map({1.0: True, 0.0: False})
         elif kind == "int64" and values.dtype.kind == "f" and (values.abs() >= LARGEST_EXACT).any():
-            there = f'"{field}" IS NOT NULL'
+            there = values.index[values.notna()]
             exact = pyogrio.read_dataframe(
-                path, layer=layer, columns=[field], where=there, read_geometry=False, fid_as_index=True
+                path, layer=layer, columns=[field], fids=there, read_geometry=False, fid_as_index=True
             )
             frame[field] = exact[field].astype(object).reindex(frame.index)
     return frame

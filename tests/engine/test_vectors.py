@@ -12,6 +12,8 @@ import shapely
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.vectors import crs_of, field_values, polygons_of, read_features, simple_parts, value_order
 
+FIELD = "class \" of 'all'"
+
 
 def test_values_have_one_order_whatever_they_come_in():
     values = ["-3", "5", "7", "1e1", "inf", "nan", "roof"]
@@ -51,13 +53,13 @@ def test_polygons_are_those_of_collections_in_collections_without_spikes():
 def test_values_read_as_they_are_stored_beside_missing_ones_too(tmp_path, values, texts, missing):
     """Pandas makes floats of truth values and integers where some are missing, and times of dates."""
     features = [
-        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [13, 52]}, "properties": {"class": value}}
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [13, 52]}, "properties": {FIELD: value}}
         for value in (*values, *[None] * missing)
     ]
     path = tmp_path / "marks.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
     frame = read_features(str(path), "points")
-    assert field_values(frame, str(path), "class") == [*texts, *[""] * missing]
+    assert field_values(frame, str(path), FIELD) == [*texts, *[""] * missing]
 
 
 def test_a_field_that_is_not_there_is_named(write_vector):
