@@ -8,6 +8,7 @@ from typing import Any
 
 from osgeo import gdal
 from qgis.core import (
+    NULL,
     QgsCategorizedSymbolRenderer,
     QgsColorRampShader,
     QgsFeatureRequest,
@@ -20,17 +21,21 @@ from qgis.core import (
     QgsRasterShader,
     QgsRendererCategory,
     QgsSingleBandPseudoColorRenderer,
+    QgsSymbol,
     QgsVectorLayer,
 )
 from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QColor
 
 from ..engine.palette import class_colour
+from ..host.translation import tr
 from .crs import known_crs
 
 FOLDER = Path(__file__).parents[1] / "styles"
 CLASS_TAG = "CLASS_{}"
 """Band tag of a mask with the name of class 1, 2, …"""
+NO_CLASS = (130, 130, 130)
+"""Colour of what has no class."""
 OBJECT_COLOURS = 1000
 """Steps of colour among the object numbers of a raster."""
 SAMPLED_PIXELS = 250_000
@@ -67,16 +72,14 @@ class PolygonStyle(Style):
     NAME = "polygons"
 
     def fit(self, layer: QgsVectorLayer) -> None:
-        """Add a category for each class, in the class's colour."""
+        """Add a category for each class, in the class's colour, and one for what a person has drawn without a class."""
         renderer = QgsCategorizedSymbolRenderer(layer.renderer().classAttribute(), [])
         template = layer.renderer().sourceSymbol()
         renderer.setSourceSymbol(template.clone())
         for class_id, name in sorted(_polygon_classes(layer).items()):
-            symbol = template.clone()
-            fill = symbol.symbolLayer(0)
-            fill.setFillColor(_colour(class_id, fill.fillColor().alpha()))
-            fill.setStrokeColor(_colour(class_id, fill.strokeColor().alpha()))
-            renderer.addCategory(QgsRendererCategory(name, symbol, name))
+            renderer.addCategory(QgsRendererCategory(name, _painted(template, class_colour(class_id)), name))
+        if NULL in layer.uniqueValues(layer.fields().lookupField("class_id")):
+            renderer.addCategory(QgsRendererCategory("", _painted(template, NO_CLASS), tr("Others")))
         layer.setRenderer(renderer)
 
 
@@ -145,7 +148,7 @@ def _polygon_classes(layer: QgsVectorLayer) -> dict[int, str]:
     """Return the name of each class id that the polygons have."""
     fields = layer.fields()
     names: dict[int, str] = {}
-    for class_id in layer.uniqueValues(fields.lookupField("class_id")):
+    for class_id in layer.uniqueValues(fields.lookupField("class_id")) - {NULL}:
         request = QgsFeatureRequest().setFilterExpression(f'"class_id" = {class_id}').setLimit(1)
         names[class_id] = next(layer.getFeatures(request))["class"]
     return names
@@ -158,6 +161,15 @@ def _mask_classes(path: str) -> dict[int, str]:
     while CLASS_TAG.format(len(names) + 1) in tags:
         names[len(names) + 1] = tags[CLASS_TAG.format(len(names) + 1)]
     return names
+
+
+def _painted(template: QgsSymbol, rgb: tuple[int, int, int]) -> QgsSymbol:
+    """Return a copy of a symbol in another colour, as opaque as it."""
+    symbol = template.clone()
+    fill = symbol.symbolLayer(0)
+    fill.setFillColor(QColor(*rgb, fill.fillColor().alpha()))
+    fill.setStrokeColor(QColor(*rgb, fill.strokeColor().alpha()))
+    return symbol
 
 
 def _colour(class_id: int, alpha: int) -> QColor:

@@ -4,14 +4,20 @@ import gc
 
 import numpy as np
 import pytest
-from osgeo import gdal
-from qgis.core import QgsProcessingContext, QgsProcessingOutputLayerDefinition, QgsProject, QgsRectangle
+from osgeo import gdal, ogr
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRectangle,
+    QgsRenderContext,
+)
 from qgis.PyQt import sip
 
 from refsam_qgis.algorithms import styles
 from refsam_qgis.engine.palette import COLOURS, class_colour
 
-from .conftest import write_found
+from .conftest import WEST, write_found
 
 CLASSES = {1: "pool", 3: "größe"}
 
@@ -77,6 +83,30 @@ def test_polygons_have_a_colour_for_each_class(load, tmp_path, target):
     for class_id, name in CLASSES.items():
         assert fills[name].fillColor().getRgb()[:3] == fills[name].strokeColor().getRgb()[:3] == class_colour(class_id)
         assert 0 < fills[name].fillColor().alpha() < fills[name].strokeColor().alpha() == 255
+
+
+@pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg", "found.shp"])
+def test_polygons_that_a_person_has_drawn_without_a_class_are_shown(load, engine, tmp_path, target):
+    """As results of a folder's earlier runs may hold them."""
+    found = engine.answer
+
+    def answer(job):
+        result = found(job)
+        source = ogr.Open(job.outputs.polygons, 1)
+        feature = ogr.Feature(source.GetLayer(0).GetLayerDefn())
+        feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({WEST} 0,{WEST} 9,{WEST + 9} 9,{WEST} 0))"))
+        source.GetLayer(0).CreateFeature(feature)
+        return result
+
+    engine.answer = answer
+    layer = load(OUTPUT=target if target == "TEMPORARY_OUTPUT" else str(tmp_path / target))["OUTPUT"]
+    context = QgsRenderContext()
+    renderer = layer.renderer().clone()
+    renderer.startRender(context, layer.fields())
+    shown = {str(feature["class"]): renderer.symbolForFeature(feature, context) for feature in layer.getFeatures()}
+    renderer.stopRender(context)
+    assert len(shown) == 3 and all(shown.values())
+    assert [category.label() for category in renderer.categories()] == ["pool", "größe", "Others"]
 
 
 @pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg"])
