@@ -8,9 +8,9 @@ from typing import Any
 
 from osgeo import gdal
 from qgis.core import (
-    NULL,
     QgsCategorizedSymbolRenderer,
     QgsColorRampShader,
+    QgsExpression,
     QgsFeatureRequest,
     QgsMapLayer,
     QgsPalettedRasterRenderer,
@@ -72,14 +72,12 @@ class PolygonStyle(Style):
     NAME = "polygons"
 
     def fit(self, layer: QgsVectorLayer) -> None:
-        """Add a category for each class, in the class's colour, and one for what a person has drawn without a class."""
+        """Add a category for each class, in the class's colour, and one for what has no class."""
         renderer = QgsCategorizedSymbolRenderer(layer.renderer().classAttribute(), [])
         template = layer.renderer().sourceSymbol()
         renderer.setSourceSymbol(template.clone())
-        for class_id, name in sorted(_polygon_classes(layer).items()):
-            renderer.addCategory(QgsRendererCategory(name, _painted(template, class_colour(class_id)), name))
-        if NULL in layer.uniqueValues(layer.fields().lookupField("class_id")):
-            renderer.addCategory(QgsRendererCategory("", _painted(template, NO_CLASS), tr("Others")))
+        for name, rgb in _polygon_classes(layer):
+            renderer.addCategory(QgsRendererCategory(name, _painted(template, rgb), name or tr("Others")))
         layer.setRenderer(renderer)
 
 
@@ -144,14 +142,20 @@ def style_when_loaded(context: QgsProcessingContext, destination: str | None, st
         context.layerToLoadOnCompletionDetails(destination).setPostProcessor(_waiting[-1])
 
 
-def _polygon_classes(layer: QgsVectorLayer) -> dict[int, str]:
-    """Return the name of each class id that the polygons have."""
-    fields = layer.fields()
-    names: dict[int, str] = {}
-    for class_id in layer.uniqueValues(fields.lookupField("class_id")) - {NULL}:
-        request = QgsFeatureRequest().setFilterExpression(f'"class_id" = {class_id}').setLimit(1)
-        names[class_id] = next(layer.getFeatures(request))["class"]
-    return names
+def _polygon_classes(layer: QgsVectorLayer) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return the name and colour of each class that the polygons have, by class id; last, as "", of those without one.
+
+    A person may have renamed classes or added polygons, so that names share an id or have none.
+    """
+    known, others = [], []
+    for name in layer.uniqueValues(layer.fields().lookupField("class")):
+        if not name:
+            others.append(("", NO_CLASS))
+            continue
+        request = QgsFeatureRequest().setFilterExpression(QgsExpression.createFieldEqualityExpression("class", name))
+        class_id = next(layer.getFeatures(request.setLimit(1)))["class_id"]
+        known.append((class_id or math.inf, name, class_colour(class_id) if class_id else NO_CLASS))
+    return [*((name, rgb) for _, name, rgb in sorted(known)), *others[:1]]
 
 
 def _mask_classes(path: str) -> dict[int, str]:

@@ -86,16 +86,19 @@ def test_polygons_have_a_colour_for_each_class(load, tmp_path, target):
 
 
 @pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg", "found.shp"])
-def test_polygons_that_a_person_has_drawn_without_a_class_are_shown(load, engine, tmp_path, target):
-    """As results of a folder's earlier runs may hold them."""
+def test_polygons_that_a_person_has_changed_are_shown(load, engine, tmp_path, target):
+    """As results of a folder's earlier runs may hold them: without a class, or of one that was renamed or added."""
     found = engine.answer
 
     def answer(job):
         result = found(job)
         source = ogr.Open(job.outputs.polygons, 1)
-        feature = ogr.Feature(source.GetLayer(0).GetLayerDefn())
-        feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({WEST} 0,{WEST} 9,{WEST + 9} 9,{WEST} 0))"))
-        source.GetLayer(0).CreateFeature(feature)
+        for attributes in ({}, {"class": 'pond\'s "shore"', "class_id": 1}, {"class": "barn"}):
+            feature = ogr.Feature(source.GetLayer(0).GetLayerDefn())
+            feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({WEST} 0,{WEST} 9,{WEST + 9} 9,{WEST} 0))"))
+            for name, value in attributes.items():
+                feature.SetField(name, value)
+            source.GetLayer(0).CreateFeature(feature)
         return result
 
     engine.answer = answer
@@ -103,10 +106,11 @@ def test_polygons_that_a_person_has_drawn_without_a_class_are_shown(load, engine
     context = QgsRenderContext()
     renderer = layer.renderer().clone()
     renderer.startRender(context, layer.fields())
-    shown = {str(feature["class"]): renderer.symbolForFeature(feature, context) for feature in layer.getFeatures()}
+    shown = [renderer.symbolForFeature(feature, context) for feature in layer.getFeatures()]
     renderer.stopRender(context)
-    assert len(shown) == 3 and all(shown.values())
-    assert [category.label() for category in renderer.categories()] == ["pool", "größe", "Others"]
+    assert len(shown) == 5 and all(shown)
+    labels = [category.label() for category in renderer.categories()]
+    assert labels == ['pond\'s "shore"', "pool", "größe", "barn", "Others"]
 
 
 @pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg"])
