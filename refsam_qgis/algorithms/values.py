@@ -30,12 +30,26 @@ class Values:
         self, algorithm: QgsProcessingAlgorithm, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> None:
         self.algorithm = algorithm
-        # QGIS makes 0 of what is NULL, as what an expression or an attribute comes to may be.
-        self.parameters = {name: value for name, value in parameters.items() if not _is_null(value)}
         self.context = context
+        # QGIS makes 0 of what is NULL, as what an expression or an attribute comes to may be.
+        self.parameters = {
+            name: value for name, value in parameters.items() if value is None or not _is_null(self._value(value))
+        }
+
+    def _value(self, value: Any) -> Any:
+        """Return what a value is, or comes to if it is an expression."""
+        return value.value(self.context.expressionContext())[0] if isinstance(value, QgsProperty) else value
 
     def choice(self, name: str) -> str:
-        """Return the static string chosen."""
+        """Return the static string chosen.
+
+        Raises:
+            RefSAMError: With code ``input`` for another, of which QGIS would make the default.
+        """
+        value = self._value(self.parameters.get(name))
+        options = self.algorithm.parameterDefinition(name).options()
+        if value not in (None, "", *options):
+            raise RefSAMError("input", f"{name} '{value}' is unknown; use one of {', '.join(options)}.")
         return self.algorithm.parameterAsEnumString(self.parameters, name, self.context)
 
     def text(self, name: str) -> str:
@@ -56,10 +70,8 @@ class Values:
 
     def optional_number(self, name: str) -> float | None:
         """Return a number, or ``None`` when there is none, which may also be what an expression comes to."""
-        value = self.parameters.get(name)
-        if isinstance(value, QgsProperty):
-            value, _ = value.value(self.context.expressionContext())
-        if value in (None, "") or _is_null(value):
+        value = self._value(self.parameters.get(name))
+        if value in (None, ""):
             return None
         return self.algorithm.parameterAsDouble({name: value}, name, self.context)
 
@@ -157,7 +169,7 @@ def _name(entry: Any) -> str:
 
 
 def _is_null(value: Any) -> bool:
-    return isinstance(value, QVariant) and value.isNull()
+    return value is None or (isinstance(value, QVariant) and value.isNull())
 
 
 def _is_file(value: Any) -> bool:

@@ -157,11 +157,14 @@ def test_a_smallest_area_that_comes_to_nothing_is_not_given(segment, jobs, value
     assert jobs[0].polygons.min_area == area
 
 
-NULLS = [NULL, QVariant(QVariant.Type.String), QVariant(QVariant.Type.Double)]
+NULLS = [NULL, QVariant(QVariant.Type.String), QVariant(QVariant.Type.Double), QgsProperty.fromExpression("NULL")]
 
 
 @pytest.mark.parametrize("null", NULLS)
-@pytest.mark.parametrize("name", ["CLASS_FIELD", "REFERENCE_SET", "NEGATIVES", "BANDS", "THRESHOLD", "TILE_SIZE"])
+@pytest.mark.parametrize(
+    "name",
+    ["CLASS_FIELD", "REFERENCE_RASTER", "REFERENCE_SET", "NEGATIVES", "BANDS", "EXTENT", "THRESHOLD", "ANNOTATION"],
+)
 def test_null_is_no_value(segment, jobs, raster, name, null):
     """As an attribute or an expression may be; QGIS makes '0' or 0 of it."""
     segment(**{name: null})
@@ -169,6 +172,16 @@ def test_null_is_no_value(segment, jobs, raster, name, null):
     assert job == type(job)(
         input=raster.source(), references=type(job.references)(vector=job.references.vector), outputs=job.outputs
     )
+
+
+def test_a_choice_by_expression_is_one_of_those_there_are(segment, jobs):
+    """QGIS takes the default for any other, here 'complete'."""
+    segment(ANNOTATION=QgsProperty.fromExpression("'part' || 'ial'"))
+    assert jobs.pop().references.annotation == "partial"
+    for wrong in ("'part'", "1"):
+        with pytest.raises(QgsProcessingException, match=r"ANNOTATION '.*' is unknown; use one of complete, partial\."):
+            segment(ANNOTATION=QgsProperty.fromExpression(wrong))
+    assert jobs == []
 
 
 def test_a_reference_set_replaces_the_examples(segment, jobs, refset_path):
