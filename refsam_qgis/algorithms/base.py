@@ -120,7 +120,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
     def checkParameterValues(self, parameters: dict[str, Any], context: QgsProcessingContext) -> tuple[bool, str]:
         """Refuse, before the run, what would fail in it."""
         values = Values(self, parameters, context)
-        known = {name: value for name, value in parameters.items() if name not in self.EXPLAINED_BY_ENGINE}
+        known = {name: value for name, value in values.parameters.items() if name not in self.EXPLAINED_BY_ENGINE}
         valid, message = super().checkParameterValues(known, context)
         if not valid:
             return False, unreadable_raster(values) or message

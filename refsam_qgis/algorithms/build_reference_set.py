@@ -25,6 +25,7 @@ from qgis.core import (
 from ..engine.job import RefsetJob
 from ..host.qgis_compat import RASTER
 from .base import RefSAMAlgorithm
+from .crs import known_crs
 from .files import not_a_file
 from .parameters import raster, references
 from .values import Values
@@ -115,7 +116,10 @@ class BuildReferenceSet(RefSAMAlgorithm):
 
     def problem(self, values: Values) -> str:
         """Return what would fail in the run."""
-        return next(filter(None, map(not_a_file, values.rasters(self.RASTERS))), "") or raster.problem(values)
+        layers = values.rasters(self.RASTERS)
+        if not layers:
+            return self.tr("There are no rasters of the examples; choose at least one.")
+        return next(filter(None, map(not_a_file, layers)), "") or raster.problem(values)
 
     def prepare(self, values: Values) -> None:
         """Take what is needed from the layers."""
@@ -172,7 +176,8 @@ class BuildReferenceSet(RefSAMAlgorithm):
     def _count_marks(self, marks: str, context: QgsProcessingContext) -> tuple[list[int], int]:
         """Return how many examples fall on each raster, and how many on none."""
         layer = QgsVectorLayer(marks, "marks", "ogr")
-        extents = [_extent_in(layer.crs(), extent, crs, context) for _, extent, crs in self._rasters]
+        marks_crs = known_crs(layer.crs())
+        extents = [_extent_in(marks_crs, extent, known_crs(crs), context) for _, extent, crs in self._rasters]
         counts, beside = [0] * len(extents), 0
         for feature in layer.getFeatures():
             on = [extent is not None and extent.intersects(feature.geometry()) for extent in extents]

@@ -16,6 +16,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingUtils,
+    QgsProperty,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsVectorLayer,
@@ -191,7 +192,9 @@ def _output_place(values: Values, name: str) -> _Place | None:
     """
     value = values.parameters.get(name)
     if isinstance(value, QgsProcessingOutputLayerDefinition):
-        value = value.sink.staticValue()
+        value = value.sink
+    if isinstance(value, QgsProperty):
+        value, _ = value.value(values.context.expressionContext())
     if not value or not isinstance(value, str) or value == QgsProcessing.TEMPORARY_OUTPUT:
         return None
     sink = re.match(r"([A-Za-z]\w+):(?://)?(.*)", value, re.DOTALL)  # a drive of Windows has one letter

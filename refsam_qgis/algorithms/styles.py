@@ -10,6 +10,7 @@ from osgeo import gdal
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsColorRampShader,
+    QgsExpression,
     QgsFeatureRequest,
     QgsMapLayer,
     QgsPalettedRasterRenderer,
@@ -20,16 +21,21 @@ from qgis.core import (
     QgsRasterShader,
     QgsRendererCategory,
     QgsSingleBandPseudoColorRenderer,
+    QgsSymbol,
     QgsVectorLayer,
 )
 from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QColor
 
 from ..engine.palette import class_colour
+from ..host.translation import tr
+from .crs import known_crs
 
 FOLDER = Path(__file__).parents[1] / "styles"
 CLASS_TAG = "CLASS_{}"
 """Band tag of a mask with the name of class 1, 2, …"""
+NO_CLASS = (130, 130, 130)
+"""Colour of what has no class."""
 OBJECT_COLOURS = 1000
 """Steps of colour among the object numbers of a raster."""
 SAMPLED_PIXELS = 250_000
@@ -51,6 +57,7 @@ class Style(QgsProcessingLayerPostProcessorInterface):
         """Style `layer`; called in the main thread when it is loaded. A table, such as of a CSV file, has no style."""
         if not layer.isSpatial():
             return
+        layer.setCrs(known_crs(layer.crs()))
         layer.loadNamedStyle(str(FOLDER / f"{self.NAME}.qml"))
         self.fit(layer)
         layer.triggerRepaint()
@@ -65,16 +72,12 @@ class PolygonStyle(Style):
     NAME = "polygons"
 
     def fit(self, layer: QgsVectorLayer) -> None:
-        """Add a category for each class, in the class's colour."""
+        """Add a category for each class, in the class's colour, and one for what has no class."""
         renderer = QgsCategorizedSymbolRenderer(layer.renderer().classAttribute(), [])
         template = layer.renderer().sourceSymbol()
         renderer.setSourceSymbol(template.clone())
-        for class_id, name in sorted(_polygon_classes(layer).items()):
-            symbol = template.clone()
-            fill = symbol.symbolLayer(0)
-            fill.setFillColor(_colour(class_id, fill.fillColor().alpha()))
-            fill.setStrokeColor(_colour(class_id, fill.strokeColor().alpha()))
-            renderer.addCategory(QgsRendererCategory(name, symbol, name))
+        for name, rgb in _polygon_classes(layer):
+            renderer.addCategory(QgsRendererCategory(name, _painted(template, rgb), name or tr("Others")))
         layer.setRenderer(renderer)
 
 
@@ -139,14 +142,20 @@ def style_when_loaded(context: QgsProcessingContext, destination: str | None, st
         context.layerToLoadOnCompletionDetails(destination).setPostProcessor(_waiting[-1])
 
 
-def _polygon_classes(layer: QgsVectorLayer) -> dict[int, str]:
-    """Return the name of each class id that the polygons have."""
-    fields = layer.fields()
-    names: dict[int, str] = {}
-    for class_id in layer.uniqueValues(fields.lookupField("class_id")):
-        request = QgsFeatureRequest().setFilterExpression(f'"class_id" = {class_id}').setLimit(1)
-        names[class_id] = next(layer.getFeatures(request))["class"]
-    return names
+def _polygon_classes(layer: QgsVectorLayer) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return the name and colour of each class that the polygons have, by class id; last, as "", of those without one.
+
+    A person may have renamed classes or added polygons, so that names share an id or have none.
+    """
+    known, others = [], []
+    for name in layer.uniqueValues(layer.fields().lookupField("class")):
+        if not name:
+            others.append(("", NO_CLASS))
+            continue
+        request = QgsFeatureRequest().setFilterExpression(QgsExpression.createFieldEqualityExpression("class", name))
+        class_id = next(layer.getFeatures(request.setLimit(1)))["class_id"]
+        known.append((class_id or math.inf, name, class_colour(class_id) if class_id else NO_CLASS))
+    return [*((name, rgb) for _, name, rgb in sorted(known)), *others[:1]]
 
 
 def _mask_classes(path: str) -> dict[int, str]:
@@ -156,6 +165,15 @@ def _mask_classes(path: str) -> dict[int, str]:
     while CLASS_TAG.format(len(names) + 1) in tags:
         names[len(names) + 1] = tags[CLASS_TAG.format(len(names) + 1)]
     return names
+
+
+def _painted(template: QgsSymbol, rgb: tuple[int, int, int]) -> QgsSymbol:
+    """Return a copy of a symbol in another colour, as opaque as it."""
+    symbol = template.clone()
+    fill = symbol.symbolLayer(0)
+    fill.setFillColor(QColor(*rgb, fill.fillColor().alpha()))
+    fill.setStrokeColor(QColor(*rgb, fill.strokeColor().alpha()))
+    return symbol
 
 
 def _colour(class_id: int, alpha: int) -> QColor:

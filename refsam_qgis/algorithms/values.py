@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import (
-    NULL,
     QgsCoordinateReferenceSystem,
+    QgsMapLayer,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
@@ -15,6 +15,7 @@ from qgis.core import (
     QgsProperty,
     QgsRasterLayer,
 )
+from qgis.PyQt.QtCore import QVariant
 
 from ..engine.errors import RefSAMError
 
@@ -29,11 +30,26 @@ class Values:
         self, algorithm: QgsProcessingAlgorithm, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> None:
         self.algorithm = algorithm
-        self.parameters = parameters
         self.context = context
+        # QGIS makes 0 of what is NULL, as what an expression or an attribute comes to may be.
+        self.parameters = {
+            name: value for name, value in parameters.items() if value is None or not _is_null(self._value(value))
+        }
+
+    def _value(self, value: Any) -> Any:
+        """Return what a value is, or comes to if it is an expression."""
+        return value.value(self.context.expressionContext())[0] if isinstance(value, QgsProperty) else value
 
     def choice(self, name: str) -> str:
-        """Return the static string chosen."""
+        """Return the static string chosen.
+
+        Raises:
+            RefSAMError: With code ``input`` for another, of which QGIS would make the default.
+        """
+        value = self._value(self.parameters.get(name))
+        options = self.algorithm.parameterDefinition(name).options()
+        if value not in (None, "", *options):
+            raise RefSAMError("input", f"{name} '{value}' is unknown; use one of {', '.join(options)}.")
         return self.algorithm.parameterAsEnumString(self.parameters, name, self.context)
 
     def text(self, name: str) -> str:
@@ -54,10 +70,8 @@ class Values:
 
     def optional_number(self, name: str) -> float | None:
         """Return a number, or ``None`` when there is none, which may also be what an expression comes to."""
-        value = self.parameters.get(name)
-        if isinstance(value, QgsProperty):
-            value, _ = value.value(self.context.expressionContext())
-        if value in (None, "", NULL):
+        value = self._value(self.parameters.get(name))
+        if value in (None, ""):
             return None
         return self.algorithm.parameterAsDouble({name: value}, name, self.context)
 
@@ -104,14 +118,14 @@ class Values:
         for entry in self._entries(name):
             layer = self._layer(name, entry)
             if layer is None:
-                raise QgsProcessingException(f"'{entry}' cannot be read as a raster; choose another.")
+                raise QgsProcessingException(f"'{_name(entry)}' cannot be read as a raster; choose another.")
             layers.append(layer)
         return layers
 
     def raster_files(self, name: str) -> list[QgsRasterLayer | str]:
         """Return several raster layers; of files, which may be damaged or missing, the path."""
         entries = self._entries(name)
-        return [entry if _is_file(entry) else self._layer(name, entry) or str(entry) for entry in entries]
+        return [entry if _is_file(entry) else self._layer(name, entry) or _name(entry) for entry in entries]
 
     def _entries(self, name: str) -> list[Any]:
         value = self.parameters.get(name) or []
@@ -148,6 +162,14 @@ class Values:
     def output_file(self, name: str) -> str | None:
         """Return the path of a file or folder to be written, or ``None`` when it is not wanted."""
         return self.algorithm.parameterAsFileOutput(self.parameters, name, self.context) or None
+
+
+def _name(entry: Any) -> str:
+    return entry.name() if isinstance(entry, QgsMapLayer) else str(entry)
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, QVariant) and value.isNull())
 
 
 def _is_file(value: Any) -> bool:

@@ -33,6 +33,7 @@ from ..host.qgis_compat import (
     STRING_FIELD,
     UNKNOWN_GEOMETRY,
 )
+from .crs import known_crs
 from .files import chosen_path
 from .values import Values
 
@@ -208,7 +209,7 @@ def _deliver(
     wkb_type: Any,
     crs: QgsCoordinateReferenceSystem,
 ) -> str | None:
-    algorithm, parameters = values.algorithm, values.parameters
+    algorithm, parameters, crs = values.algorithm, values.parameters, known_crs(crs)
     if (path := chosen_path(values, output)) is not None:
         with suppress(OSError):  # of which QGIS tells
             path.parent.mkdir(parents=True, exist_ok=True)  # it may lie in a folder that is an output itself
@@ -221,6 +222,9 @@ def _deliver(
         if not sink.addFeature(feature, QgsFeatureSink.Flag.FastInsert):
             raise QgsProcessingException(algorithm.writeFeatureError(sink, parameters, output))
     del sink  # closes the file
+    in_memory = values.context.temporaryLayerStore().mapLayer(destination)
+    if in_memory is not None:
+        in_memory.setCrs(crs)  # without one QGIS makes it WGS 84
     return destination
 
 

@@ -19,7 +19,7 @@ from .errors import RefSAMError
 from .rasters.georeference import pyproj_crs
 from .rasters.map_shapes import to_pixels
 from .references.marks import DEFAULT_CLASS
-from .vectors import field_values, polygons_of, read_features, value_order
+from .vectors import crs_of, field_values, polygons_of, read_features, value_order
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_class_polygons(path: str, field: str | None) -> ClassPolygons:
     polygons, origin = polygons_of(shapes)
     if len(shapes) and not len(polygons):
         raise RefSAMError("input", f"'{path}' holds no polygons; give a layer of polygons.")
-    return ClassPolygons(path, polygons, names[origin], _crs(frame))
+    return ClassPolygons(path, polygons, names[origin], crs_of(frame))
 
 
 def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any]:
@@ -105,8 +105,3 @@ def _names(frame: gpd.GeoDataFrame, path: str, field: str | None) -> NDArray[Any
     if names and not any(names):
         raise RefSAMError("input", f"Field '{field}' of '{path}' is empty; fill in the classes.")
     return np.array(names, dtype=object)
-
-
-def _crs(frame: gpd.GeoDataFrame) -> pyproj.CRS | None:
-    # GeoPackages store a missing CRS as an undefined local one.
-    return None if frame.crs is None or frame.crs.is_engineering else frame.crs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 from .errors import RefSAMError, printable
 from .events import Reporter, check_cancelled
 from .job import FolderJob
+
+NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+"""What Windows does not take in the name of a file; after a colon it writes to where nobody finds it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def find_rasters(job: FolderJob, reporter: Reporter) -> list[FolderRaster]:
         paths = sorted({os.path.realpath(path): path for path in job.inputs}.values())
         counts = Counter(os.path.basename(path) for path in paths)
         names = [path if counts[os.path.basename(path)] > 1 else os.path.basename(path) for path in paths]
-        places = [os.path.basename(path) for path in paths]
+        places = [_file_name(path) for path in paths]
     else:
         places = sorted(search.find(reporter))
         paths = [os.path.join(search.folder, place) for place in places]
@@ -131,6 +135,12 @@ class _Search:
 
     def _matches(self, name: str) -> bool:
         return not name.startswith(".") and any(fnmatch(name.lower(), pattern) for pattern in self._patterns)
+
+
+def _file_name(path: str) -> str:
+    """Return the name of a raster as one that a file may have everywhere; that of a table in a file may have any."""
+    name = os.path.basename(path)
+    return name if os.path.exists(path) else NOT_IN_FILE_NAMES.sub("_", name)
 
 
 def _stems(places: list[str]) -> list[str]:

@@ -630,7 +630,8 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 def _range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise RefSAMError("input", f"{name.capitalize()} {value} is out of range; use {low} to {high}.")
+        fit = f"{low} or more" if high == math.inf else f"{low} to {high}"
+        raise RefSAMError("input", f"{name.replace('_', ' ').capitalize()} {value} is out of range; use {fit}.")
 
 
 def _rectangle(name: str, bounds: Optional[tuple[float, float, float, float]]) -> None:

@@ -22,8 +22,9 @@ def lettering(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def fitted(text: str, width: float, size: int) -> str:
-    """Shorten a text with an ellipsis to a width in pixels."""
+    """Shorten a text with an ellipsis to a width in pixels, on one line."""
     face = lettering(size)
+    text = " ".join(text.split())  # a name may hold line breaks, which have no width
     if face.getlength(text) <= width:
         return text
     while text and face.getlength(text + "…") > width:

@@ -9,6 +9,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pyogrio
+import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -19,6 +20,9 @@ from .events import Reporter
 from .rasters.georeference import pyproj_crs
 from .rasters.map_shapes import to_pixels
 from .rasters.source import RasterSource
+
+LARGEST_EXACT = 2**53
+"""Integers from here on are not all floats."""
 
 
 def read_features(
@@ -38,7 +42,7 @@ def read_features(
     """
     try:
         layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-        frame = gpd.read_file(path, layer=layer or layers[0], engine="pyogrio") if layers else gpd.GeoDataFrame()
+        frame = _read(path, layer or layers[0]) if layers else gpd.GeoDataFrame()
     except DataLayerError as error:
         raise RefSAMError(code, f"'{path}' has no layer '{layer}'; it has {', '.join(layers)}.") from error
     except (DataSourceError, OSError, UnicodeError) as error:
@@ -53,6 +57,15 @@ def read_features(
     if not isinstance(frame, gpd.GeoDataFrame) or len(frame) == 0:
         raise RefSAMError(code, f"'{path}' has no geometry; give a layer of {wanted}.")
     return frame
+
+
+def crs_of(frame: gpd.GeoDataFrame) -> pyproj.CRS | None:
+    """Return the CRS of features; ``None`` for a local one and where none is known.
+
+    GeoPackages have two undefined CRS for a missing one, of which GDAL and so QGIS took the geographic one for long.
+    """
+    crs = frame.crs
+    return None if crs is None or crs.is_engineering or crs.name.lower().startswith("undefined") else crs
 
 
 def count_features(path: str, layer: str | None = None) -> int:
@@ -72,7 +85,7 @@ def in_pixels_of(
     """
     geometries = frame.geometry
     if raster.crs is not None:
-        if frame.crs is None or frame.crs.is_engineering:  # GeoPackages store a missing CRS as an undefined local one
+        if crs_of(frame) is None:
             reporter.log(f"'{path}' has no CRS; it is taken to be in that of '{raster.path}'.")
         else:
             try:
@@ -137,6 +150,25 @@ def value_order(value: str) -> tuple[bool, float, str]:
         number = math.nan
     # "nan" has no order and so would leave one to chance; it and "inf" are words.
     return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
+
+
+def _read(path: str, layer: str) -> gpd.GeoDataFrame:
+    """Read a layer with the types that its fields have: pandas has no dates, nor missing truth values and integers."""
+    frame = gpd.read_file(path, layer=layer, engine="pyogrio", fid_as_index=True)
+    info = pyogrio.read_info(path, layer=layer)
+    for field, kind in zip(info["fields"], map(str, info["dtypes"]), strict=True):
+        values = frame[field]
+        if kind == "datetime64[D]" and values.dtype.kind == "M":
+            frame[field] = values.dt.date
+        elif kind == "bool" and values.dtype.kind == "f":
+            frame[field] = values.map({1.0: True, 0.0: False})
+        elif kind == "int64" and values.dtype.kind == "f" and (values.abs() >= LARGEST_EXACT).any():
+            there = values.index[values.notna()]
+            exact = pyogrio.read_dataframe(
+                path, layer=layer, columns=[field], fids=there, read_geometry=False, fid_as_index=True
+            )
+            frame[field] = exact[field].astype(object).reindex(frame.index)
+    return frame
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import queue
+import re
 import subprocess
 import threading
 import time
@@ -25,6 +26,9 @@ CANCEL_SECONDS = 0.7
 """How long a caller who cancelled waits for the engine to say that it stopped."""
 LAST_WORDS_BYTES, SHOWN_CHARACTERS = 16000, 2000
 """How much is kept of a worker's standard error, and shown when it died."""
+
+LOADED_LIBRARIES = re.compile(r"^Extension modules: .*$", re.MULTILINE)
+"""What Python ends the account of a crash with; it is longer than what is shown."""
 
 
 class _WorkerDied(Exception):
@@ -272,7 +276,8 @@ class _Process:
         last_words = self._last_words.decode("utf-8", errors="replace").strip()
         self.end()
         if last_words:
-            reporter.log(f"The engine's last words:\n{last_words[-SHOWN_CHARACTERS:]}")
+            shown = LOADED_LIBRARIES.sub("", last_words).strip()[-SHOWN_CHARACTERS:]
+            reporter.log(f"The engine's last words:\n{shown}")
         return explain_death(status, last_words, oom_kills, self._python)
 
     def end(self) -> None:

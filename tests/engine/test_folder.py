@@ -15,6 +15,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -373,6 +374,21 @@ def test_rasters_of_a_list(references, folder, tmp_path):
     names = [entry["source"] for entry in result["rasters"]]
     assert names == [paths[0], "bild 2 影.tif", paths[1], "missing.tif"]
     assert len(list((tmp_path / "out").glob("*.gpkg"))) == 3
+
+
+def test_results_of_tables_have_names_that_every_system_takes(references, tmp_path, write_raster):
+    """Windows shows in no folder what is written after a colon."""
+    path, file = str(tmp_path / "many.gpkg"), write_raster(scene(1), "roofs.tif")
+    with rasterio.open(file) as dataset:
+        for table in ("NORTH", "SOUTH"):
+            options = {"RASTER_TABLE": table, "TILE_FORMAT": "PNG", "APPEND_SUBDATASET": Path(path).exists()}
+            rasterio.shutil.copy(dataset, path, driver="GPKG", **options)
+    tables = (f"GPKG:{path}:NORTH", f"GPKG:{path}:SOUTH")
+    asked = FolderJob(references, str(tmp_path / "out"), inputs=(*tables, file), raster=READING)
+    assert run_folder(asked, Recorder(), Loads())["done"] == 3
+    stems = {path.stem for path in (tmp_path / "out").glob("*.gpkg")}
+    assert stems == {"many", "many_gpkg_SOUTH", "roofs"}
+    assert run_folder(asked, Recorder(), Loads())["skipped"] == 3
 
 
 def test_the_merged_layer_names_its_sources(references, folder, tmp_path):

@@ -65,6 +65,7 @@ def test_what_a_job_was_made_from_makes_no_other_job():
         ({"references": {}}, "no examples"),
         ({"references": {"vector": "r", "refset": "s"}}, "reference set"),
         ({"polygons": {"simplify": -1}}, "simplify|Simplify"),
+        ({"polygons": {"min_area": -1}}, "Min area -1.0 is out of range; use 0 or more"),
         ({"extent": [0, 1, 2]}, "extent"),
         (
             {"extent": [float("nan"), 0, 10, 10]},
@@ -105,7 +106,7 @@ def test_every_extent_is_a_rectangle(job):
         ({"shots": 0}, "Shots 0"),
         ({"episodes": 0}, "Episodes 0"),
         ({"runs": 0}, "Runs 0"),
-        ({"min_pixels": 0}, "Min_pixels 0"),
+        ({"min_pixels": 0}, "Min pixels 0"),
         ({"folds": []}, "Folds"),
         ({"folds": [1, 1]}, "each once"),
         ({"folds": [-1]}, "from 0"),

@@ -47,6 +47,12 @@ for line in sys.stdin:
         os.kill(os.getpid(), 9)
     if task == "crash":
         sys.exit("last gasp")
+    if task == "segfault":
+        import faulthandler, numpy.random
+        faulthandler.enable()
+        def deepest_call():
+            os.kill(os.getpid(), 11)
+        deepest_call()
     if task == "flood":
         for number in range(2000):
             print("x" * 4096, file=sys.stderr)
@@ -170,6 +176,15 @@ def test_a_flood_of_errors_blocks_nothing_and_only_its_end_is_kept(client):
         run(client, "crash", reporter := Recorder())
     logged = [heard for heard in reporter.heard if isinstance(heard, str)]
     assert logged[0].endswith("last gasp") and len(logged[0]) < 2100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_what_is_shown_of_a_crash_is_where_it_happened(client, monkeypatch):
+    """Not the libraries that were loaded, which Python lists in the end, some thousand letters of them."""
+    monkeypatch.setattr(worker_client, "SHOWN_CHARACTERS", 300)
+    with pytest.raises(RefSAMError, match="crashed inside a library"):
+        run(client, "segfault", reporter := Recorder())
+    assert "in deepest_call" in "".join(map(str, reporter.heard))
 
 
 def test_a_worker_that_left_when_idle_is_replaced(client):

@@ -86,6 +86,15 @@ def raster(qgis_app, raster_path):
 
 
 @pytest.fixture
+def picture_path(raster_path, tmp_path):
+    """The same without georeference and CRS."""
+    path = tmp_path / "picture.png"
+    gdal.Translate(str(path), raster_path, format="PNG")
+    path.with_name("picture.png.aux.xml").unlink()
+    return str(path)
+
+
+@pytest.fixture
 def references(qgis_app):
     """A layer in memory with the first two squares and their class."""
     layer = QgsVectorLayer(f"Polygon?crs=EPSG:{EPSG}&field=fid:string(20)", "references", "memory")

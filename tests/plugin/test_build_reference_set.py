@@ -2,7 +2,7 @@
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsProcessingException, QgsRasterLayer, QgsVectorLayer
+from qgis.core import QgsCoordinateReferenceSystem, QgsProcessingException, QgsRasterLayer, QgsVectorLayer
 
 from .conftest import EPSG
 
@@ -93,6 +93,14 @@ def test_each_raster_takes_the_examples_that_fall_on_it(build, jobs, raster, fee
     assert feedback.warnings == [f"No example falls on '{beside}'; it is left out."]
 
 
+def test_examples_without_a_crs_are_in_that_of_each_raster(build, jobs, raster, references, feedback, tmp_path):
+    references.setCrs(QgsCoordinateReferenceSystem())
+    beside = shifted(raster, tmp_path / "beside.tif", 1000)
+    build(RASTERS=[raster, beside])
+    assert [source.raster for source in jobs[0].sources] == [raster.source()]
+    assert feedback.warnings == [f"No example falls on '{beside}'; it is left out."]
+
+
 def test_examples_on_no_raster_are_told_of(build, jobs, raster, feedback, tmp_path):
     # The first square begins 20 m from the western border, the second 100 m.
     east, further_east = (shifted(raster, tmp_path / f"{metres}.tif", metres) for metres in (60, 70))
@@ -119,6 +127,17 @@ def test_a_raster_that_cannot_be_read_is_named(build, jobs, raster, tmp_path):
     damaged.write_bytes(b"II*\0")
     with pytest.raises(QgsProcessingException, match=r"damaged\.tif' cannot be read as a raster"):
         build(RASTERS=[raster, str(damaged)])
+
+
+def test_a_layer_that_is_no_raster_is_named(build, jobs, references):
+    with pytest.raises(QgsProcessingException, match="'references' cannot be read as a raster"):
+        build(RASTERS=[references])
+
+
+def test_no_raster_is_told_of(build, jobs):
+    with pytest.raises(QgsProcessingException, match="no rasters of the examples; choose at least one"):
+        build(RASTERS=[])
+    assert jobs == []
 
 
 def test_the_marks_cannot_be_replaced(build, jobs, references_path):

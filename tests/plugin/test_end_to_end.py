@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsVectorLayer
+from qgis.core import QgsCoordinateReferenceSystem, QgsVectorLayer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +46,20 @@ def test_a_run_inside_qgis(provider, run, raster, references, context, untrained
     mask, image = gdal.Open(results["MASK"]), gdal.Open(raster.source())
     assert (mask.RasterXSize, mask.RasterYSize) == (image.RasterXSize, image.RasterYSize)
     assert mask.GetGeoTransform() == image.GetGeoTransform()
+
+
+def test_examples_without_a_crs_are_in_that_of_the_raster(
+    provider, run, raster, references, feedback, untrained_checkpoint, engine_python
+):
+    references.setCrs(QgsCoordinateReferenceSystem())
+    run(
+        provider.algorithm("segmentbyreference").create(),
+        {
+            "INPUT": raster, "REFERENCES": references, "CHECKPOINT": untrained_checkpoint, "DEVICE": "cpu",
+            "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT",
+        },
+    )  # fmt: skip
+    assert f"'references' has no CRS; it is taken to be in that of '{raster.source()}'." in feedback.infos
 
 
 def test_a_reference_set_goes_over_a_folder_again_and_again(

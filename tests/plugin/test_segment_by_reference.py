@@ -23,6 +23,7 @@ from qgis.core import (
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import QVariant
 
 from refsam_qgis.algorithms import files, origin
 from refsam_qgis.algorithms.values import Values
@@ -156,6 +157,33 @@ def test_a_smallest_area_that_comes_to_nothing_is_not_given(segment, jobs, value
     assert jobs[0].polygons.min_area == area
 
 
+NULLS = [NULL, QVariant(QVariant.Type.String), QVariant(QVariant.Type.Double), QgsProperty.fromExpression("NULL")]
+
+
+@pytest.mark.parametrize("null", NULLS)
+@pytest.mark.parametrize(
+    "name",
+    ["CLASS_FIELD", "REFERENCE_RASTER", "REFERENCE_SET", "NEGATIVES", "BANDS", "EXTENT", "THRESHOLD", "ANNOTATION"],
+)
+def test_null_is_no_value(segment, jobs, raster, name, null):
+    """As an attribute or an expression may be; QGIS makes '0' or 0 of it."""
+    segment(**{name: null})
+    job = jobs[0]
+    assert job == type(job)(
+        input=raster.source(), references=type(job.references)(vector=job.references.vector), outputs=job.outputs
+    )
+
+
+def test_a_choice_by_expression_is_one_of_those_there_are(segment, jobs):
+    """QGIS takes the default for any other, here 'complete'."""
+    segment(ANNOTATION=QgsProperty.fromExpression("'part' || 'ial'"))
+    assert jobs.pop().references.annotation == "partial"
+    for wrong in ("'part'", "1"):
+        with pytest.raises(QgsProcessingException, match=r"ANNOTATION '.*' is unknown; use one of complete, partial\."):
+            segment(ANNOTATION=QgsProperty.fromExpression(wrong))
+    assert jobs == []
+
+
 def test_a_reference_set_replaces_the_examples(segment, jobs, refset_path):
     segment(REFERENCES=None, REFERENCE_SET=refset_path)
     assert jobs[0].references == type(jobs[0].references)(refset=refset_path)
@@ -272,6 +300,20 @@ def test_an_output_that_is_an_input_is_refused(segment, jobs, raster, references
     with pytest.raises(QgsProcessingException, match=f"is both {source} and {output}"):
         segment(**{"REFERENCES": references_path, output: path})
     assert jobs == []
+
+
+@pytest.mark.parametrize("wrap", [lambda sink: sink, QgsProcessingOutputLayerDefinition])
+def test_an_output_by_expression_that_is_an_input_is_refused(segment, jobs, references_path, wrap):
+    sink = wrap(QgsProperty.fromExpression(f"'{references_path[:-5]}' || '.gpkg'"))
+    with pytest.raises(QgsProcessingException, match="is both REFERENCES and OUTPUT"):
+        segment(REFERENCES=references_path, OUTPUT=sink)
+    assert jobs == [] and QgsVectorLayer(references_path, "marks", "ogr").featureCount() == 2
+
+
+def test_temporary_polygons_of_a_raster_without_crs_have_none(segment, jobs, picture_path, context):
+    """A layer in memory without one gets WGS 84 from QGIS."""
+    found = context.getMapLayer(segment(INPUT=picture_path)["OUTPUT"])
+    assert found.featureCount() == 1 and not found.crs().isValid()
 
 
 @pytest.fixture

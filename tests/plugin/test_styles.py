@@ -4,14 +4,20 @@ import gc
 
 import numpy as np
 import pytest
-from osgeo import gdal
-from qgis.core import QgsProcessingContext, QgsProcessingOutputLayerDefinition, QgsProject, QgsRectangle
+from osgeo import gdal, ogr
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRectangle,
+    QgsRenderContext,
+)
 from qgis.PyQt import sip
 
 from refsam_qgis.algorithms import styles
 from refsam_qgis.engine.palette import COLOURS, class_colour
 
-from .conftest import write_found
+from .conftest import WEST, write_found
 
 CLASSES = {1: "pool", 3: "größe"}
 
@@ -48,11 +54,11 @@ def load(qgis_processing, algorithm, found, run, raster, references, context, fe
     """Run the algorithm, load its outputs as Processing's dialog does, and return the layers by their output."""
     from processing.gui.Postprocessing import handleAlgorithmResults
 
-    def load(**outputs):
+    def load(INPUT=raster, **outputs):
         project = QgsProject.instance()
         context.setProject(project)
         wanted = {name: QgsProcessingOutputLayerDefinition(sink, project) for name, sink in outputs.items()}
-        usual = {"INPUT": raster, "REFERENCES": references, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
+        usual = {"INPUT": INPUT, "REFERENCES": references, "OUTPUT": "TEMPORARY_OUTPUT", "MASK": "TEMPORARY_OUTPUT"}
         results = run(algorithm, {**usual, **wanted})
         gc.collect()  # nothing that the loading needs may hang on the run
         assert handleAlgorithmResults(algorithm, context, feedback)
@@ -77,6 +83,42 @@ def test_polygons_have_a_colour_for_each_class(load, tmp_path, target):
     for class_id, name in CLASSES.items():
         assert fills[name].fillColor().getRgb()[:3] == fills[name].strokeColor().getRgb()[:3] == class_colour(class_id)
         assert 0 < fills[name].fillColor().alpha() < fills[name].strokeColor().alpha() == 255
+
+
+@pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg", "found.shp"])
+def test_polygons_that_a_person_has_changed_are_shown(load, engine, tmp_path, target):
+    """As results of a folder's earlier runs may hold them: without a class, or of one that was renamed or added."""
+    found = engine.answer
+
+    def answer(job):
+        result = found(job)
+        source = ogr.Open(job.outputs.polygons, 1)
+        for attributes in ({}, {"class": 'pond\'s "shore"', "class_id": 1}, {"class": "barn"}):
+            feature = ogr.Feature(source.GetLayer(0).GetLayerDefn())
+            feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({WEST} 0,{WEST} 9,{WEST + 9} 9,{WEST} 0))"))
+            for name, value in attributes.items():
+                feature.SetField(name, value)
+            source.GetLayer(0).CreateFeature(feature)
+        return result
+
+    engine.answer = answer
+    layer = load(OUTPUT=target if target == "TEMPORARY_OUTPUT" else str(tmp_path / target))["OUTPUT"]
+    context = QgsRenderContext()
+    renderer = layer.renderer().clone()
+    renderer.startRender(context, layer.fields())
+    shown = [renderer.symbolForFeature(feature, context) for feature in layer.getFeatures()]
+    renderer.stopRender(context)
+    assert len(shown) == 5 and all(shown)
+    labels = [category.label() for category in renderer.categories()]
+    assert labels == ['pond\'s "shore"', "pool", "größe", "barn", "Others"]
+
+
+@pytest.mark.parametrize("target", ["TEMPORARY_OUTPUT", "found.gpkg"])
+def test_what_is_found_on_a_raster_without_crs_is_loaded_without_one(load, picture_path, tmp_path, target):
+    """So that it lies over the raster; GeoPackages say that a CRS is not defined by one that QGIS takes for a CRS."""
+    target = target if target == "TEMPORARY_OUTPUT" else str(tmp_path / target)
+    layer = load(INPUT=picture_path, OUTPUT=target)["OUTPUT"]
+    assert layer.featureCount() == 2 and not layer.crs().isValid()
 
 
 def test_a_table_is_loaded_as_it_is(load, tmp_path):

@@ -62,7 +62,7 @@ def draw_contact_sheet(chips: ChipSet, reporter: Reporter) -> Image.Image:
     _draw_legend(draw, MARGIN, MARGIN + HEADING)
     top = MARGIN + 2 * HEADING
     for title, colour, shown in groups:
-        draw.text((MARGIN, top), title, INK, lettering(TITLE))
+        draw.text((MARGIN, top), fitted(title, width - 2 * MARGIN, TITLE), INK, lettering(TITLE))
         top += HEADING
         for number, chip in enumerate(shown):
             check_cancelled(reporter)

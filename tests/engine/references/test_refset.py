@@ -294,6 +294,17 @@ def test_the_picture_shows_chips_and_masks(tmp_path, scene, write_vector):
     assert seen[tinted] == 800
 
 
+def test_a_class_name_of_several_lines_is_drawn_on_one(tmp_path, scene, write_raster, write_vector):
+    pictures = []
+    for number, name in enumerate(("flat roof", "flat\r\nroof")):
+        marks = write_vector(squares((300, 300)), f"marks {number}.gpkg", kind=[name])
+        picture = tmp_path / f"picture {number}.png"
+        build(tmp_path, ReferenceSource(marks, scene.raster, None, "kind"), picture=str(picture))
+        with Image.open(picture) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+    assert (pictures[0] == pictures[1]).all()
+
+
 def test_a_failure_leaves_the_set_as_it_was(tmp_path, scene, coarse, write_vector):
     path, _ = build(tmp_path, scene)
     before = Path(path).read_bytes()
