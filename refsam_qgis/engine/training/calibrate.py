@@ -44,7 +44,13 @@ WORTH = 0.01
 
 
 def calibration_episodes(
-    places: Sequence[Place], count: int, window: int, real_share: float, seed: int, other_sensors: int = 0
+    places: Sequence[Place],
+    count: int,
+    window: int,
+    real_share: float,
+    seed: int,
+    other_sensors: int = 0,
+    support: Sequence[Place] = (),
 ) -> ConcatDataset[dict[str, Any]]:
     """Draw plain episodes, half within a place, half across two; and a quarter as many with several references.
 
@@ -55,26 +61,27 @@ def calibration_episodes(
         real_share: Share of the episodes in real places.
         seed: Of every draw; the five after it are used too.
         other_sensors: Further episodes with one reference, of another sensor than the target, where there are places.
+        support: Real places that references of another scene may come from; `places` by default.
     """
     plain = replace(PLAIN, window=window, real_share=real_share, seed=seed)
     several = replace(plain, shots=(SEVERAL,), seed=seed + 3)
     return ConcatDataset(
         [
-            *_within_and_across(plain, places, count, other_sensors),
-            *_within_and_across(several, places, count // 4, other_sensors // 4),
+            *_within_and_across(plain, places, support or places, count, other_sensors),
+            *_within_and_across(several, places, support or places, count // 4, other_sensors // 4),
         ]
     )
 
 
 def _within_and_across(
-    config: EpisodeConfig, places: Sequence[Place], count: int, other_sensors: int
+    config: EpisodeConfig, places: Sequence[Place], support: Sequence[Place], count: int, other_sensors: int
 ) -> Iterator[Dataset[dict[str, Any]]]:
     within = replace(config, steps=count - count // 2)
     across = replace(config, steps=count // 2, other_place_share=1.0, seed=config.seed + 1)
     # Of generated classes, those that the learned embedding was not taught.
     generated = sorted(CALIBRATION_CLASSES)
     yield Episodes(within, places, generated, STREAM)
-    yield Episodes(across, places, generated, STREAM, places)
+    yield Episodes(across, places, generated, STREAM, support)
     if places and other_sensors:
         apart = replace(config, steps=other_sensors, without_focus_share=0.5, seed=config.seed + 2)
         yield OtherSensorEpisodes(apart, places, stream=STREAM)

@@ -7,7 +7,7 @@ import pytest
 
 from refsam_qgis.engine.training.calibrate import PLAIN, SEVERAL, calibration_episodes
 from refsam_qgis.engine.training.other_sensors import STYLED, OtherSensorEpisodes
-from refsam_qgis.engine.training.sources import NOWHERE
+from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, NOWHERE
 from refsam_qgis.engine.training.views import LabelledImage
 
 CONFIG = replace(PLAIN, steps=24, window=128, without_focus_share=0.5, seed=4)
@@ -78,3 +78,21 @@ def test_the_calibration_takes_some_where_there_are_real_places(places, others):
     assert [batch["references"].shape[1] for batch in drawn] == [1] * one + [SEVERAL] * (len(drawn) - one)
     for batch in drawn[8:one] + drawn[one + 2 :]:
         assert all(is_blue(batch["target"][0]) != is_blue(reference) for reference in batch["references"][0])
+
+
+def test_the_calibration_asks_for_generated_classes_that_no_embedding_was_taught():
+    asked = {batch["classes"][0] for batch in calibration_episodes([], 24, 64, 0.0, 0)}
+    assert asked <= CALIBRATION_CLASSES and len(asked) > 2
+
+
+class RedPlace(BluePlace):
+    def draw(self, rng, side, focus):
+        view = super().draw(rng, side, focus)
+        return replace(view, image=np.full_like(view.image, (220, 30, 20)))
+
+
+def test_references_of_another_scene_may_come_from_places_that_are_no_targets():
+    batches = list(calibration_episodes([BluePlace("water")], 8, 64, 1.0, 0, support=[RedPlace("water")]))
+    assert all(is_blue(batch["target"][0]) for batch in batches)
+    own = [is_blue(batch["references"][0, 0]) for batch in batches]
+    assert own == [True] * 4 + [False] * 4 + [True, False]
