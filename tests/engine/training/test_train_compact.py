@@ -107,6 +107,13 @@ def test_from_nothing_then_on_from_there(run, scenes, tmp_path, monkeypatch, scr
     one, two, three = (_embedding(tmp_path / name / ADAPTERS) for name in ("first", "kept", "second"))
     assert torch.equal(one, two) and 0 < (three - one).abs().max() < 0.01
 
+    # The calibration of other weights, and all the rest of the start.
+    run("lent", "--start", tmp_path / "second", "--blend-of", start, "--adapter-steps", 0, 0, "--embedding-steps", 0)
+    lent, lender, own = (load_file(tmp_path / name / ADAPTERS) for name in ("lent", "first", "second"))
+    for name, value in lent.items():
+        assert torch.equal(value, (lender if name.startswith("blend.") else own)[name]), name
+    assert any(not torch.equal(own[name], value) for name, value in lender.items() if name.startswith("blend."))
+
     anew = run("anew", "--start", start, "--new-adapters", "--seed", 2)
     assert anew["started_from"]["adapters_sha256"] is None and digest(tmp_path / "anew" / SAM) == digest(start / SAM)
 
