@@ -21,7 +21,7 @@ from refsam_qgis.engine.training.curve import draw_curve
 
 from .options import RECORDS
 
-STAGES = ("geometry", "sam_1", "sam_2", "adapters_1", "adapters_2")
+STAGES = ("geometry", "sam_1", "sam_2", "adapters_1", "adapters_2", "embedding")
 SAMPLES = ("views", "episodes", "shapes")
 CARD = Path(__file__).resolve().parents[2] / "refsam_qgis" / "checkpoints" / "compact.json"
 
