@@ -181,7 +181,9 @@ class FittedPrior:
         size = samples.permute(0, 3, 1, 2)
         inside, outside, doubtful = (_shares(masks == value, size) for value in (FOREGROUND, BACKGROUND, UNMARKED))
         known = (inside + outside + doubtful) > 0.5
-        embedded = self._embedding(samples, known.view(samples.shape[:3])).flatten(0, 2)[None]
+        # One by one: the hidden layers of many references would be by far the largest tensors of all.
+        images = zip(samples[:, None], known.view(len(samples), 1, *samples.shape[1:3]), strict=True)
+        embedded = torch.cat([self._embedding(*image) for image in images]).flatten(0, 2)[None]
         least = (inside.amax(1, keepdim=True) / 2).clamp_max(self.rules.least_share)
         of_class = ((inside >= least) & (inside > 0)).float().view(1, -1)
         rest = ((outside + doubtful > 0.5) & known).float().view(1, -1) * (1 - of_class)
