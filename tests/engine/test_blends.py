@@ -60,7 +60,7 @@ def test_every_set_is_drawn_from_its_own_images(scenes):
 
 def seen(prior, truth, closeness=1.0, class_name="building"):
     prior, truth = torch.tensor(prior), torch.tensor(truth)
-    return Seen(class_name, prior, *[torch.zeros_like(prior)] * 4, closeness, None, truth, truth >= 0)
+    return Seen(class_name, prior, *[torch.zeros_like(prior)] * 5, closeness, None, truth, truth >= 0)
 
 
 def test_figures_by_hand():
@@ -83,6 +83,8 @@ def test_what_ships_is_smoothed_term_by_term():
     one = seen([[1.0, 2.0]], [[True, False]], closeness=0.5)
     one = replace(one, edges=SimpleNamespace(smooth=lambda values: 3 * values))
     plain = "close × (prior, cosine), likeness, trees"
-    smoothed = BLENDS[plain + "; smoothed (ships)"](one)
+    smoothed = BLENDS[plain + ", learned; smoothed (ships)"](one)
     assert smoothed[0].tolist() == [[1.5, 3.0]]
-    assert all(torch.equal(ours, 3 * theirs) for ours, theirs in zip(smoothed, BLENDS[plain](one), strict=True))
+    assert all(
+        torch.equal(ours, 3 * theirs) for ours, theirs in zip(smoothed, [*BLENDS[plain](one), one.learned], strict=True)
+    )

@@ -166,5 +166,6 @@ def test_stored_encodings_answer_their_own_tiles_wherever_they_stand_in_a_batch(
     check(found, tiles)
     assert [answer.encoding_reused for _, answer in found] == [i in stored for i in range(7)]
     assert segmenter.sizes == [1, 1, 2]  # of batches of 1, 2 and 4
+    journal._settle()  # the last one is written in the background
     for read in tiles:
         np.testing.assert_allclose(journal.get(read.tile), expected(read), atol=1e-5)

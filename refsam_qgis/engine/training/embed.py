@@ -207,9 +207,12 @@ def _losses(
         return {"loss": 0.0 * reconstruction, "reconstruction": reconstruction}
     marked = torch.stack([_few(task.marked, config, rng, generator) for task in tasks])
     rest = torch.stack([task.counted & ~task.marked for task in tasks])
-    heads = embedding.fit(views.embedded[[task.view for task in tasks]], marked.float(), rest.float())
+    # Not by indexing: its gradients are added up in no fixed order.
+    fitted = torch.tensor([task.view for task in tasks], device=marked.device)
+    heads = embedding.fit(views.embedded.index_select(0, fitted), marked.float(), rest.float())
     asked = [(task, number, *question) for number, task in enumerate(tasks) for question in task.asked]
-    said = embedding.ask(views.embedded[[view for _, _, view, _, _ in asked]], heads[[n for _, n, *_ in asked]])
+    view, task_of = torch.tensor([(view, number) for _, number, view, _, _ in asked], device=marked.device).unbind(1)
+    said = embedding.ask(views.embedded.index_select(0, view), heads.index_select(0, task_of))
     truth = torch.stack([true for *_, true, _ in asked]).float()[:, None]
     counted = torch.stack([known for *_, known in asked]).float()[:, None]
     weight = said.new_tensor([task.weight for task, *_ in asked])
