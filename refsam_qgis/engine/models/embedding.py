@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fit_rules import RAREST
 from .pixel_features import FEATURES
 
 EMBEDDED = 48
@@ -23,8 +24,6 @@ LEAST_SPREAD = 0.3
 """Added to an image's own spread, in units of the usual one: flat images are not blown up."""
 LIMIT, OWN_LIMIT = 6.0, 4.0
 """Usual, and own, spreads beyond which a feature says no more."""
-RAREST = 0.01
-"""Least share of the class, and of background, that a fit reckons with."""
 
 
 class PixelEmbedding(nn.Module):
@@ -83,7 +82,7 @@ class PixelEmbedding(nn.Module):
             flat: ``(B, n, FEATURES)``.
             inside: ``(B, n)`` bool; an image without a place inside is taken whole.
         """
-        standard = self._standardise(flat)
+        standard = self.standardise(flat)
         weight = torch.ones_like(standard[..., :1])
         if inside is not None:
             weight = torch.where(inside.any(1, keepdim=True), inside, True)[..., None].to(standard)
@@ -94,7 +93,7 @@ class PixelEmbedding(nn.Module):
 
     def embed(self, flat: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """Embed places ``(B, n, FEATURES)`` of images of which `describe` tells: ``(B, n, EMBEDDED + 1)``."""
-        standard = self._standardise(flat)
+        standard = self.standardise(flat)
         own = ((standard - mean) / (spread + LEAST_SPREAD)).clamp(-OWN_LIMIT, OWN_LIMIT)
         scale, shift = _apply(self.scale_and_shift, torch.cat([mean, spread], dim=-1)).chunk(2, dim=-1)
         hidden = _apply(self.stem, torch.cat([standard, own], dim=-1)) * (1 + scale) + shift
@@ -116,21 +115,23 @@ class PixelEmbedding(nn.Module):
         """
         positive, negative = (weight.sum(1, keepdim=True).clamp_min(1e-6) for weight in (of_class, of_rest))
         natural = (positive / (positive + negative)).clamp(RAREST, 1 - RAREST)
-        penalty = self.ridge.float().exp() * torch.eye(embedded.shape[-1], device=embedded.device)
+        penalty = self.ridge.exp() * torch.eye(embedded.shape[-1], device=embedded.device)
         heads = []
         for share in (torch.full_like(natural, 0.5), natural):
-            weight = of_class * (share / positive) + of_rest * ((1 - share) / negative)
-            sign = of_class * (share / positive) - of_rest * ((1 - share) / negative)
-            weighted = (embedded * weight[..., None]).transpose(1, 2)
-            heads.append(_solve(weighted @ embedded + penalty, embedded.transpose(1, 2) @ sign[..., None])[..., 0])
+            class_weight, rest_weight = of_class * (share / positive), of_rest * ((1 - share) / negative)
+            weighted = (embedded * (class_weight + rest_weight)[..., None]).transpose(1, 2)
+            gram = weighted @ embedded + penalty
+            answers = embedded.transpose(1, 2) @ (class_weight - rest_weight)[..., None]
+            heads.append(_solve(gram, answers)[..., 0])
         return (heads[0] + heads[1]) / 2
 
     def ask(self, embedded: Tensor, heads: Tensor) -> Tensor:
         """Logits ``(..., n)`` of embedded places ``(..., n, EMBEDDED + 1)``, of heads ``(..., EMBEDDED + 1)``."""
         values = (embedded @ heads[..., None])[..., 0]
-        return self.gain.float().exp() * values + self.offset.float()
+        return self.gain.exp() * values + self.offset
 
-    def _standardise(self, flat: Tensor) -> Tensor:
+    def standardise(self, flat: Tensor) -> Tensor:
+        """Features ``(..., FEATURES)`` in usual spreads from the usual mean, within `LIMIT`."""
         return ((flat - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
 
 

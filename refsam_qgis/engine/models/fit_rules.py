@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RAREST = 0.01
+"""Least share of the class, and of background, that a fit reckons with."""
+
 
 @dataclass(frozen=True)
 class FitRules:

@@ -23,14 +23,12 @@ from torch.nn import functional as F
 from .cells import average_cells
 from .embedding import PixelEmbedding
 from .extra_trees import ExtraTrees, grow
-from .fit_rules import FitRules
+from .fit_rules import RAREST, FitRules
 from .pixel_features import FEATURES
 from .segmenter import BACKGROUND, FOREGROUND, UNMARKED
 
 LOOKED_AT = 4
 """Every so many features along both axes tell how close a target is to the references."""
-RAREST = 0.01
-"""Least share of the class, and of background, that a fit reckons with."""
 ASKED_AT_ONCE = 4096
 """Features whose waves are computed together, so that they stay in a CPU's cache; a GPU takes more."""
 EVERY = 2
@@ -128,7 +126,7 @@ class FittedPrior:
         Raises:
             ValueError: If no pixel is marked as the class.
         """
-        inside, outside, doubtful = (_shares(masks == value, features) for value in (FOREGROUND, BACKGROUND, UNMARKED))
+        inside, outside, doubtful = _marks(masks, features)
         if not bool((inside > 0).any()):
             raise ValueError("the references need at least one class pixel")
         flat = features.permute(0, 2, 3, 1).flatten(1, 2)
@@ -178,8 +176,7 @@ class FittedPrior:
         if self._embedding is None:
             return features.new_zeros(0)
         samples = thin(features)
-        size = samples.permute(0, 3, 1, 2)
-        inside, outside, doubtful = (_shares(masks == value, size) for value in (FOREGROUND, BACKGROUND, UNMARKED))
+        inside, outside, doubtful = _marks(masks, samples.permute(0, 3, 1, 2))
         known = (inside + outside + doubtful) > 0.5
         # One by one: the hidden layers of many references would be by far the largest tensors of all.
         images = zip(samples[:, None], known.view(len(samples), 1, *samples.shape[1:3]), strict=True)
@@ -217,8 +214,9 @@ class FittedPrior:
         embedded = self.embed(samples, inside) if embedded is None else embedded
         if self._embedding is not None and embedded is not None:
             said.append(self._embedding.ask(embedded, head.learned))
-        said.append(torch.zeros_like(said[0]))
-        fine = F.interpolate(torch.stack(said[:3], dim=1), scale_factor=EVERY, mode="bilinear", align_corners=False)
+        else:
+            said.append(torch.zeros_like(said[0]))
+        fine = F.interpolate(torch.stack(said, dim=1), scale_factor=EVERY, mode="bilinear", align_corners=False)
         values, votes, learned = fine.unbind(1)
         return FittedMap(values, self._closeness(features, head, inside), votes, learned)
 
@@ -301,6 +299,12 @@ def _parts(places: Tensor) -> tuple[Tensor, ...]:
     """Split features ``(B, h, w, FEATURES)`` into parts ``(n, FEATURES)`` that pass through the waves together."""
     at_once = ASKED_AT_ONCE if places.device.type == "cpu" else ASKED_AT_ONCE * 64
     return torch.split(places.flatten(0, 2), at_once)
+
+
+def _marks(masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares of class, background and unmarked, as `_shares` tells them."""
+    inside, outside, doubtful = (_shares(masks == value, features) for value in (FOREGROUND, BACKGROUND, UNMARKED))
+    return inside, outside, doubtful
 
 
 def _shares(chosen: Tensor, features: Tensor) -> Tensor:

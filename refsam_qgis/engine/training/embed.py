@@ -25,6 +25,8 @@ from .view_pool import UNLABELLED, PlaceViews, PoolConfig
 
 LEAST_PLACES = 6
 """Places of the class, and of the rest, that a view must show to be fitted to."""
+FOUND_AGAIN = 4.0
+"""Usual spreads within which features have to be found again."""
 FEW = 6
 """Of few marks, one part in so many is left of the class."""
 CLUSTERS, CLUSTER_ROUNDS = (4, 14), 3
@@ -137,7 +139,7 @@ def learn_embedding(
         state: Optimiser, step and where they are saved; resumed when a file is there.
         on_step: Told each step's ``loss`` and ``reconstruction``; may raise to stop.
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator()
     torch.manual_seed(config.seed)
     learner = _Learner(embedding).requires_grad_(True).to(embedding.mean.device)
     _measure_features(embedding, pool)
@@ -198,7 +200,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """What the answers of a step cost."""
     embedding = learner.embedding
-    standard = ((views.features - embedding.mean) / embedding.deviation).clamp(-4, 4)
+    standard = embedding.standardise(views.features).clamp(-FOUND_AGAIN, FOUND_AGAIN)
     reconstruction = F.mse_loss(learner.back(views.embedded[..., :-1]), standard)
     every = list(_classes(views, config, rng))
     tasks = [every[index] for index in rng.permutation(len(every))[: config.tasks]]
