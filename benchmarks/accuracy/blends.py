@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from refsam_qgis.engine.job import ModelOptions
@@ -28,24 +27,25 @@ from refsam_qgis.engine.models.fit_rules import FitRules
 from refsam_qgis.engine.models.guided_filter import GuidedFilter
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
-from refsam_qgis.engine.training.calibrate import PLAIN, draw_pixels, fit_logistic, held_out_loss, shrink
+from refsam_qgis.engine.training.calibrate import draw_pixels, fit_logistic, held_out_loss, shrink
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
-from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, TEST_CLASSES, Place, read_places
+from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, Place, read_places
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes, target_edges
 
+from .development_lists import (
+    DRAWS,
+    SCENE,
+    STREAM,
+    class_iou,
+    each,
+    marked_share,
+    targets_with_class,
+    targets_without_class,
+)
 from .options import RECORDS, markdown_table, percent
 
-STREAM = 9
-"""Draws of these episodes are apart from all others."""
-SCENE = "tile7"
-"""The real scene that no training sees."""
-NOT_IN_SCENE = ("plane", "storage_tank")
-"""Generated classes, none of training, that a look at the images of the scene did not find."""
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-MOST_DRAWS = 400
-"""Episodes that may hold the class before the search for targets without it is given up."""
-DRAWS = replace(PLAIN, real_share=0.0)
 
 
 @dataclass(frozen=True)
@@ -145,60 +145,34 @@ def main() -> None:
     model = load_adapters(load_sam(ModelOptions()), COMPACT_ADAPTERS).eval()
     places = read_places(arguments.data)
     known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
-    sets = {name: list(_look(model, drawn)) for name, drawn in _sets(known, unseen, arguments.episodes).items()}
-    absent = {name: list(_look(model, drawn)) for name, drawn in _absent(known, unseen, arguments.episodes // 2)}
-    training = [seen for name in list(sets) if name.startswith("training") for seen in sets.pop(name)]
+    training = [seen for drawn in _training(known, arguments.episodes).values() for seen in _look(model, drawn)]
+    sets, absent = (
+        {name: list(_look(model, drawn)) for name, drawn in lists.items()}
+        for lists in (
+            targets_with_class(known, unseen, arguments.episodes),
+            targets_without_class(known, unseen, arguments.episodes // 2),
+        )
+    )
     rows = [row for name in BLENDS for row in _measure(name, training, sets, absent)]
     arguments.record.write_text(json.dumps(rows, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     print(_table(rows))
 
 
-def _sets(known: Sequence[Place], unseen: Sequence[Place], count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
-    """Training episodes and development episodes, by name."""
+def _training(known: Sequence[Place], count: int) -> dict[str, Iterator[dict[str, Tensor]]]:
+    """Episodes that ways to join are learned from, by name."""
     within = replace(DRAWS, steps=count)
     across = replace(within, other_place_share=1.0, seed=8)
     real = replace(within, real_share=1.0)
-    apart = replace(within, without_focus_share=0.5)
+    apart = replace(within, without_focus_share=0.5, steps=2 * count, seed=11)
     untaught = sorted(CALIBRATION_CLASSES)
     drawn = {
-        "training, generated within": Episodes(within, (), untaught, STREAM),
-        "training, generated across": Episodes(across, (), untaught, STREAM),
-        "training, real within": Episodes(real, known, stream=STREAM),
-        "training, real across": Episodes(replace(real, seed=1), known, stream=STREAM, support=known),
-        "training, other sensors": OtherSensorEpisodes(replace(apart, steps=2 * count, seed=11), known, stream=STREAM),
-        "generated": Episodes(replace(within, seed=2), (), sorted(TEST_CLASSES), STREAM),
-        "scene within": Episodes(replace(real, seed=3), unseen, stream=STREAM),
-        "scene across": Episodes(replace(real, seed=4), unseen, stream=STREAM, support=known),
-        "other sensors": OtherSensorEpisodes(replace(apart, seed=12), unseen, (), STREAM),
+        "generated within": Episodes(within, (), untaught, STREAM),
+        "generated across": Episodes(across, (), untaught, STREAM),
+        "real within": Episodes(real, known, stream=STREAM),
+        "real across": Episodes(replace(real, seed=1), known, stream=STREAM, support=known),
+        "other sensors": OtherSensorEpisodes(apart, known, stream=STREAM),
     }
-    return {name: _each(episodes) for name, episodes in drawn.items()}
-
-
-def _each(episodes: Episodes) -> Iterator[dict[str, Tensor]]:
-    for index in range(len(episodes)):
-        yield episodes[index]
-
-
-def _absent(
-    known: Sequence[Place], unseen: Sequence[Place], count: int
-) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
-    """Development episodes whose targets hold none of the class."""
-    draws = replace(DRAWS, steps=MOST_DRAWS, without_focus_share=1.0)
-    real = replace(draws, real_share=1.0)
-    yield "generated", _without(Episodes(replace(draws, seed=5), (), sorted(TEST_CLASSES), STREAM), count)
-    yield "scene within", _without(Episodes(replace(real, seed=6), unseen, stream=STREAM), count)
-    yield "scene across", _without(Episodes(replace(real, seed=7), unseen, stream=STREAM, support=known), count)
-    yield "other sensors", _without(OtherSensorEpisodes(replace(draws, seed=13), unseen, NOT_IN_SCENE, STREAM), count)
-
-
-def _without(episodes: Episodes, count: int) -> Iterator[dict[str, Tensor]]:
-    found = 0
-    for batch in _each(episodes):
-        if not bool(batch["mask"].any()):
-            found += 1
-            yield batch
-        if found == count:
-            return
+    return {name: each(episodes) for name, episodes in drawn.items()}
 
 
 @torch.no_grad()
@@ -256,19 +230,14 @@ def _measure(
 
 
 def _miou(group: list[tuple[Seen, Tensor]], threshold: float) -> float:
-    """Intersections and unions summed by class (method A7)."""
-    totals: dict[str, NDArray[np.int64]] = {}
-    for seen, probability in group:
-        found, truth = (probability > threshold) & seen.counted, seen.truth & seen.counted
-        counts = np.array([int((found & truth).sum()), int((found | truth).sum())])
-        totals[seen.class_name] = totals.get(seen.class_name, np.zeros(2, np.int64)) + counts
-    return float(np.mean([shared / max(union, 1) for shared, union in totals.values()]))
+    return class_iou(
+        (seen.class_name, probability > threshold, seen.truth, seen.counted) for seen, probability in group
+    )
 
 
 def _marked(group: list[tuple[Seen, Tensor]], threshold: float) -> float:
     """Mean share of the pixels that are marked."""
-    shares = [float((probability > threshold)[seen.counted].float().mean()) for seen, probability in group]
-    return float(np.mean(shares))
+    return float(np.mean([marked_share(probability > threshold, seen.counted) for seen, probability in group]))
 
 
 def _table(rows: list[dict[str, object]]) -> str:

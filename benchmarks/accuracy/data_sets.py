@@ -82,7 +82,7 @@ class DataSets:
 
     def digest(self, name: str) -> str:
         """SHA-256 over the names and contents of a data set's files, as hexadecimal digits."""
-        return _digest(self.folder(name))
+        return digest_folder(self.folder(name))
 
 
 @contextmanager
@@ -101,7 +101,8 @@ def _scan(folder: Path) -> ImageFolder:
 
 
 @lru_cache
-def _digest(folder: Path) -> str:
+def digest_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files, as hexadecimal digits."""
     sha256 = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         sha256.update(f"{path.name}\0{path.stat().st_size}\0".encode())

@@ -1,7 +1,8 @@
-"""Fixtures that write small rasters and vectors."""
+"""Fixtures that write small rasters, vectors and labelled images."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.transform import Affine
 
 from tests.engine.stand_ins import HALF_METRE, UTM
@@ -97,3 +99,19 @@ def write_vector(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def red_buildings(tmp_path: Path) -> Path:
+    """Three scenes of red buildings on grey ground; the unseen one has images without a building too."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    (folder / "classes.json").write_text(json.dumps({"0": "background", "1": "building"}), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for name, built in (("east_1", True), ("west_1", True), ("tile7_1", True), ("tile7_2", False)):
+        ids = np.zeros((128, 128), np.uint8)
+        ids[30:90, 40:100] = built
+        colours = np.where(ids[..., None] == 1, (180, 60, 50), (110, 115, 105)) + rng.normal(0, 8, (128, 128, 3))
+        Image.fromarray(colours.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray(ids).save(folder / f"{name}_mask.png")
+    return folder

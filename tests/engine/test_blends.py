@@ -6,36 +6,19 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from benchmarks.accuracy import blends
+from benchmarks.accuracy import blends, development_lists
 from benchmarks.accuracy.blends import BLENDS, Seen
 from refsam_qgis.engine.training.sources import TEST_CLASSES, read_places
 
 
-@pytest.fixture
-def scenes(tmp_path):
-    """Three scenes of red buildings on grey ground; the unseen one has images without a building too."""
-    folder = tmp_path / "scenes"
-    folder.mkdir()
-    (folder / "classes.json").write_text(json.dumps({"0": "background", "1": "building"}), encoding="utf-8")
-    rng = np.random.default_rng(0)
-    for name, built in (("east_1", True), ("west_1", True), ("tile7_1", True), ("tile7_2", False)):
-        ids = np.zeros((128, 128), np.uint8)
-        ids[30:90, 40:100] = built
-        colours = np.where(ids[..., None] == 1, (180, 60, 50), (110, 115, 105)) + rng.normal(0, 8, (128, 128, 3))
-        Image.fromarray(colours.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
-        Image.fromarray(ids).save(folder / f"{name}_mask.png")
-    return folder
-
-
-def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
+def test_one_command_one_table(red_buildings, tmp_path, monkeypatch, capsys):
     record = tmp_path / "blends.json"
-    monkeypatch.setattr(blends, "DRAWS", replace(blends.DRAWS, window=128))
-    given = ["--data", scenes, "--episodes", 2, "--threads", torch.get_num_threads(), "--record", record]
+    for module in (blends, development_lists):
+        monkeypatch.setattr(module, "DRAWS", replace(blends.DRAWS, window=128))
+    given = ["--data", red_buildings, "--episodes", 2, "--threads", torch.get_num_threads(), "--record", record]
     monkeypatch.setattr(sys, "argv", ["blends", *map(str, given)])
     blends.main()
     rows = json.loads(record.read_text(encoding="utf-8"))
@@ -47,10 +30,12 @@ def test_one_command_one_table(scenes, tmp_path, monkeypatch, capsys):
     assert "(ships)" in capsys.readouterr().out
 
 
-def test_every_set_is_drawn_from_its_own_images(scenes):
-    places = read_places(scenes)
+def test_every_set_is_drawn_from_its_own_images(red_buildings):
+    places = read_places(red_buildings)
     known, unseen = [places["east"], places["west"]], [places["tile7"]]
-    drawn = {name: list(episodes) for name, episodes in blends._sets(known, unseen, 2).items()}
+    lists = {f"training, {name}": episodes for name, episodes in blends._training(known, 2).items()}
+    lists |= development_lists.targets_with_class(known, unseen, 2)
+    drawn = {name: list(episodes) for name, episodes in lists.items()}
     targets = {name: [batch["target"].numpy().tobytes() for batch in episodes] for name, episodes in drawn.items()}
     assert all(one != other for one, other in itertools.combinations(targets.values(), 2)) and len(targets) == 9
     classes = {name: {batch["classes"][0] for batch in episodes} for name, episodes in drawn.items()}

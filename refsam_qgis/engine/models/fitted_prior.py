@@ -157,7 +157,7 @@ class FittedPrior:
             # Between as much of the class as of background, and the frequencies of the references.
             share = (shares[0] * shares[1]) ** 0.5
             trees = grow(flat[chosen][kept].cpu().float(), positive[kept].cpu(), share, self.rules, generator)
-        return FittedHead(mean, deviation, weights, self._learn(features, masks), trees.to(flat.device))
+        return FittedHead(mean, deviation, weights, self.learn(features, masks), trees.to(flat.device))
 
     def embed(self, samples: Tensor, inside: Tensor | None = None) -> Tensor | None:
         """Embed what heads are asked about, for any class; ``None`` where there is no embedding.
@@ -171,8 +171,8 @@ class FittedPrior:
         embedded: Tensor = self._embedding(samples, None if inside is None else _thin_mask(inside))
         return embedded
 
-    def _learn(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Fit in the learned embedding, as `fit` does: ``(EMBEDDED + 1,)``, nothing where there is none."""
+    def learn(self, features: Tensor, masks: Tensor) -> Tensor:
+        """Fit in the learned embedding alone: ``(EMBEDDED + 1,)``, ``(0,)`` where there is none; arguments of `fit`."""
         if self._embedding is None:
             return features.new_zeros(0)
         samples = thin(features)

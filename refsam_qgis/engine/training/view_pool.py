@@ -20,10 +20,6 @@ SPACING = STRIDE * EVERY
 UNKNOWN = 0
 """Number of a class that nobody may ask for: background of all others. What nobody labelled is `UNLABELLED`."""
 UNLABELLED = -1
-PLAIN_SHARE = 1 / 3
-"""Share of the views that keep their colours."""
-SCALES = 2.0
-"""Range of the ground sample distances of different draws, as a power of two."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class PoolConfig:
         real: Draws of real places, which take turns.
         views: Views of a draw, all at nearly one ground sample distance.
         window: Side of a view in input pixels.
+        scales: Range of the ground sample distances of different draws, as a power of two.
+        plain_share: Share of the views that keep their colours.
         seed: Of every draw.
     """
 
@@ -42,6 +40,8 @@ class PoolConfig:
     real: int = 150
     views: int = 4
     window: int = 512
+    scales: float = 2.0
+    plain_share: float = 1 / 3
     seed: int = 0
 
 
@@ -82,12 +82,12 @@ class ViewPool(Dataset[PlaceViews]):
         else:
             place = self._real[(index - config.generated) % len(self._real)]
             names = sorted(place.class_names())
-        base = config.window * 2.0 ** -rng.uniform(0, SCALES)
+        base = config.window * 2.0 ** -rng.uniform(0, config.scales)
         drawn = []
         for _ in range(config.views):
             focus = names[int(rng.integers(len(names)))]
             native = min(config.window, round(base * 2.0 ** rng.uniform(-0.3, 0.3)))
-            recolour = float(rng.random() >= PLAIN_SHARE)
+            recolour = float(rng.random() >= config.plain_share)
             drawn.append(augment(place.draw(rng, native, focus), rng, config.window, recolour))
         classes = torch.stack([_number(view, place, names) for view in drawn])
         styled = {name: f"{name} of {index}" for name in names if generated and name in STYLE_CLASSES}
