@@ -20,6 +20,7 @@ from ..fingerprint import fingerprint, raster_identity
 from ..image_folder import labelled_files
 from ..job import ModelOptions, TrainJob
 from ..models.checkpoints import adapters_metadata, choose_device, load_adapters, load_embedding, load_sam, save_weights
+from ..models.sam import INPUT_SIZE
 from ..models.virefsam import ViRefSAM
 from ..models.weight_files import COMPACT_ADAPTERS, adapters_path, checkpoint_path, digest
 from ..rasters.outputs import OutputFiles, disk_errors
@@ -34,7 +35,7 @@ from .sources import TEST_CLASSES, FolderPlace, read_places
 from .split import split_places
 from .state import TrainingState
 from .trainer import CPU_WINDOW, FITTED_SHARE, WINDOW, TrainerConfig, train_adapters
-from .validation import class_ious
+from .validation import EpisodeList, class_ious
 
 REAL_SHARE = 0.75
 """Share of the episodes from the user's own scenes when generated ones are mixed in."""
@@ -46,6 +47,8 @@ WARMUP = 0.1
 """Part of a short run that is warm-up."""
 CALIBRATION = 24
 """Episodes that the probabilities are calibrated on at last."""
+CALIBRATION_WINDOW = INPUT_SIZE
+"""Side of their views: that of a run's tiles, since in smaller views a class is more frequent and a fit less sure."""
 STREAM = 4
 """Draws of the validation episodes are apart from those of training and development."""
 SUFFIXES = {"adapters": (".safetensors",), "card": (".json",), "curve": (".png",)}
@@ -110,8 +113,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     result = run.result(paths, data, device)
     reporter.progress(1.0, "Calibrating the probabilities")
     model.load_state_dict(run.best_weights(), strict=False)
-    plain = calibration_episodes(data.training, CALIBRATION, window, data.real_share, job.seed)
-    calibrate(model, plain, lambda: check_cancelled(reporter))
+    calibrate(model, _calibration_episodes(job, data), lambda: check_cancelled(reporter))
     if not model.blend.asks_decoder:
         reporter.log("Method 'fitted' will not ask SAM's decoder: it answers held-out episodes as well without.")
     with outputs:
@@ -122,6 +124,13 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     state.path.unlink(missing_ok=True)
     reporter.progress(1.0, "Done", 0.0)
     return result
+
+
+def _calibration_episodes(job: TrainJob, data: _Data) -> EpisodeList:
+    """Episodes in scenes that training did not see, where there are some: what was taught is answered better."""
+    places = data.validation or data.training
+    every = [*data.training, *data.validation]
+    return calibration_episodes(places, CALIBRATION, CALIBRATION_WINDOW, data.real_share, job.seed, support=every)
 
 
 @dataclass(frozen=True)

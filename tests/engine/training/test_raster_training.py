@@ -18,9 +18,11 @@ from refsam_qgis.engine.models.fitted import FittedSegmenter
 from refsam_qgis.engine.models.sam import build_sam
 from refsam_qgis.engine.models.virefsam import ViRefSAM
 from refsam_qgis.engine.training import train
+from refsam_qgis.engine.training.calibrate import calibration_episodes
 from refsam_qgis.engine.training.train import run_train
 from tests.engine.stand_ins import BLUE, HALF_METRE, RED, Recorder, painted
 
+USUAL_WINDOW = train.CALIBRATION_WINDOW
 BOXES = [(left, top, left + 24, top + 24) for top in range(40, 400, 60) for left in range(40, 400, 60)]
 
 
@@ -39,7 +41,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     sizes = {"CPU_WINDOW": 64, "EPISODES_PER_CLASS": 1, "FEWEST_EPISODES": 2}
-    sizes |= {"LEAST_STEPS_BETWEEN": 1, "CALIBRATION": 2}
+    sizes |= {"LEAST_STEPS_BETWEEN": 1, "CALIBRATION": 2, "CALIBRATION_WINDOW": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(train, name, value)
 
@@ -105,6 +107,25 @@ def test_adapters_card_and_curve(make_job, tmp_path, weights):
     assert any(stage.startswith("Training, loss") and "mIoU" in stage for stage in stages)
     fractions = [fraction for fraction, _, _ in recorder.events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
+
+
+@pytest.mark.parametrize(("share", "kept_out"), [(0.25, True), (0.0, False)])
+def test_probabilities_are_calibrated_on_scenes_kept_out_as_large_as_a_tile(make_job, monkeypatch, share, kept_out):
+    asked = []
+
+    def note(places, *sizes, **others):
+        asked.append((places, others["support"]))
+        return calibration_episodes(places, *sizes, **others)
+
+    monkeypatch.setattr(train, "calibration_episodes", note)
+    monkeypatch.setattr(train, "calibrate", lambda model, episodes, check: asked.append(episodes[0]["target"].shape))
+    monkeypatch.setattr(train, "CALIBRATION_WINDOW", USUAL_WINDOW)
+    result = run(make_job(steps=1, validation=share))
+    (places, support), shape = asked
+    names = {scene.name for scene in places}
+    assert names == set(result["scenes"]["validation" if kept_out else "training"])
+    assert {scene.name for scene in support} == {*result["scenes"]["training"], *result["scenes"]["validation"]}
+    assert shape == (1, 3, 1024, 1024)
 
 
 def scripted(monkeypatch, scores):
