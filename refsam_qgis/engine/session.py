@@ -102,6 +102,7 @@ class Session:
 
     def references(self, showing: Showing) -> ReferenceSet:
         """Return the examples as chips; see `gather_references`."""
+        showing = self._canonical(showing)
         if showing not in self._references:
             _make_room(self._references)
             self._references[showing] = gather_references(
@@ -116,6 +117,7 @@ class Session:
 
     def described(self, showing: Showing) -> Described:
         """Return the network with its descriptions of `references`."""
+        showing = self._canonical(showing)
         if showing not in self._described:
             _make_room(self._described)
             self._described[showing] = self._describe(self.model, self.options, self.references(showing))
@@ -187,6 +189,16 @@ class Session:
             else:
                 self._stretches[bands] = set()
         return self._stretches[bands]
+
+    def _canonical(self, showing: Showing) -> Showing:
+        """Return the one of equal ways of showing under which its chips are kept.
+
+        A raster that is stretched by itself is so in either case, beside rasters of its own kind and of the other.
+        """
+        if showing.stretch == "percentile" and self._reading.stretch == "auto" and self._source.raster is not None:
+            by_itself = self._stretches_of_examples(showing.bands) == {True}
+            return showing._replace(stretch="auto") if by_itself else showing
+        return showing
 
     def _describe(self, model: ReferenceSegmenter, options: ModelOptions, references: ReferenceSet) -> Described:
         shots = [reference.shots for reference in references.classes]

@@ -32,6 +32,7 @@ from refsam_qgis.engine.job import (
     SegmentOutputs,
     to_dict,
 )
+from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
 from tests.engine.stand_ins import HALF_METRE, RED, CoarseSegmenter, Recorder, painted
 from tests.engine.test_segment import mark_at
@@ -835,6 +836,25 @@ def test_references_are_read_and_described_once(references, few):
     model, reporter = Counting(), Recorder()
     run_folder(job(references, few, raster=RasterOptions()), reporter, Loads(model))
     assert model.described == 1
+
+
+@pytest.mark.parametrize(("marked", "ways"), [(np.uint8, 2), (np.uint16, 1)])
+def test_examples_are_cut_once_for_each_way_they_look(tmp_path, write_raster, write_vector, monkeypatch, marked, ways):
+    """Those of 16 bits are stretched beside any raster, those of 8 bits beside others of 16 bits alone."""
+    for number, kind in enumerate((np.uint8, np.uint16, np.uint8, np.uint16)):
+        write_raster(scene(number).astype(kind), f"in/{number}.tif")
+    examples = write_raster(scene(0).astype(marked), "examples.tif")
+    source = ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)]), examples)
+    cuts = []
+
+    def cut(*arguments):
+        cuts.append(gather_references(*arguments))
+        return cuts[-1]
+
+    monkeypatch.setattr("refsam_qgis.engine.session.gather_references", cut)
+    done = run_folder(job(source, tmp_path / "in", raster=RasterOptions()), Recorder(), Loads())
+    assert done["done"] == 4
+    assert len(cuts) == len({one.digest for one in cuts}) == ways
 
 
 def test_nothing_to_do_is_quick(references, few):
