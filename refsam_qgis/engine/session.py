@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from rasterio import DatasetReader
+
 from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
-from .rasters.source import count_bands, stretches_by_itself
+from .rasters.source import open_input, stretches_by_itself
 from .references.bands import bands_of_examples
 from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
@@ -93,8 +95,9 @@ class Session:
         Raises:
             RefSAMError: When the raster, or what the examples are read from, cannot be opened or has no such bands.
         """
-        bands = self._bands_of_examples(count_bands(path))
-        return Showing(bands, self._choose_stretch(path, bands), None)
+        with open_input(path) as dataset:
+            bands = self._bands_of_examples(dataset.count)
+            return Showing(bands, self._choose_stretch(dataset, path, bands), None)
 
     def require_examples(self, band_count: int) -> None:
         """Raise what makes the examples useless for any raster of so many bands, as `references` does."""
@@ -150,7 +153,8 @@ class Session:
         chosen, path = self._reading.bands, self._source.raster
         if chosen is None or path is None:
             return chosen
-        bands = bands_of_examples(chosen, band_count, count_bands(path))
+        with open_input(path) as dataset:
+            bands = bands_of_examples(chosen, band_count, dataset.count)
         if bands is None:
             self.reporter.log(
                 f"Raster '{path}' of the examples has another number of bands than the {band_count} of a raster that "
@@ -159,14 +163,14 @@ class Session:
             )
         return bands
 
-    def _choose_stretch(self, path: str, bands: tuple[int, ...] | None) -> str:
+    def _choose_stretch(self, dataset: DatasetReader, path: str, bands: tuple[int, ...] | None) -> str:
         """Choose the stretch of a raster and the examples, read in `bands`: of both if their data types ask it of one.
 
         Else the one's contrast would be another than the other's, which misleads the network more than anything.
         """
         if self._reading.stretch != "auto":
             return self._reading.stretch
-        searched = stretches_by_itself(path, self._reading.bands)
+        searched = stretches_by_itself(dataset, path, self._reading.bands)
         if self._stretches_of_examples(bands) <= {searched}:
             return "auto"
         self.reporter.log(
@@ -185,7 +189,8 @@ class Session:
             if self._source.refset is not None:
                 self._stretches[bands] = stretches_in(self._source.refset)
             elif self._source.raster is not None:
-                self._stretches[bands] = {stretches_by_itself(self._source.raster, bands)}
+                with open_input(self._source.raster) as dataset:
+                    self._stretches[bands] = {stretches_by_itself(dataset, self._source.raster, bands)}
             else:
                 self._stretches[bands] = set()
         return self._stretches[bands]

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
-from refsam_qgis.engine import encodings, segment, tile_key
+from refsam_qgis.engine import encodings, tile_key
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import (
     ModelOptions,
@@ -431,6 +431,22 @@ def test_the_path_moves_no_more_than_it_must(wide, outputs, monkeypatch):
     assert model.tiles == tiles and moved == [4 * 224 * 224] * tiles
 
 
+def test_the_raster_is_opened_no_more_than_it_must(wide, outputs, monkeypatch):
+    """It may be a mosaic of thousands of files, and one far away."""
+    raster, marks = wide
+    opened = []
+    really = rasterio.open
+
+    def counting(path, mode="r", **options):
+        opened.extend([mode] if os.fspath(path) == raster else [])
+        return really(path, mode, **options)
+
+    monkeypatch.setattr(rasterio, "open", counting)
+    run(raster, marks, outputs, PortableSegmenter())
+    # What it consists of, how it is seen, the examples on it, its content, the run itself, and two threads that read.
+    assert opened == ["r"] * 7
+
+
 def test_cancelling_leaves_nothing(scene, outputs):
     _, raster, marks = scene
     with pytest.raises(JobCancelled):
@@ -682,7 +698,7 @@ def test_real_files(name, write_vector, outputs):
 def test_no_output_appears_after_a_late_cancel(scene, outputs, monkeypatch):
     _, raster, marks = scene
     reporter = Recorder()
-    reporter.cancel_once_reported(monkeypatch, segment)
+    reporter.cancel_once_reported(monkeypatch)
     with pytest.raises(JobCancelled, match="12 finished tiles are kept"):
         run(raster, marks, outputs, reporter=reporter)
     assert list(Path(outputs.mask).parent.iterdir()) == []
