@@ -23,7 +23,7 @@ from .background import consumer
 from .decision import Decided, decide
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
-from .job import ModelOptions, ReferenceSource, SegmentJob
+from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import identify_model
@@ -48,7 +48,6 @@ from .runner import Loader, load_from_disk
 from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
 from .tile_key import tile_key
-from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -170,7 +169,7 @@ def segment_raster(
             }
             if run.outputs["report"] is not None:
                 further = {
-                    "references": _describe_references(references, job.references, showing),
+                    "references": _describe_references(references, session.example_count, showing),
                     "tiles": {"side": side, "overlap": grid.overlap, "skipped": tiles.skipped},
                     "files": _describe_files(run.outputs),
                     **(note or {}),
@@ -404,9 +403,9 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _describe_references(references: ReferenceSet, source: ReferenceSource, showing: Showing) -> dict[str, Any]:
+def _describe_references(references: ReferenceSet, examples: int | None, showing: Showing) -> dict[str, Any]:
     return {
-        "examples": None if source.vector is None else count_features(source.vector, source.layer),
+        "examples": examples,
         "digest": references.digest,
         "stretch": showing.stretch,
         "chip_ground_size": references.chip_ground_size,

@@ -18,6 +18,7 @@ from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
 from .references.refset_file import stretches_in
 from .runner import Loader
+from .vectors import count_features
 
 RECENT = 4
 """Ways of showing the examples whose chips and descriptions are kept; the rasters of a folder seldom have more."""
@@ -116,7 +117,13 @@ class Session:
                 self.reporter,
                 showing.ground_size,
             )
+            _ = self.example_count  # the report tells it at the end, when the file may be gone
         return self._references[showing]
+
+    @cached_property
+    def example_count(self) -> int | None:
+        """Features of the layer of marks, counted when they are read; ``None`` for a reference set."""
+        return None if self._source.vector is None else count_features(self._source.vector, self._source.layer)
 
     def described(self, showing: Showing) -> Described:
         """Return the network with its descriptions of `references`."""

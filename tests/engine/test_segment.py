@@ -302,6 +302,20 @@ def test_the_report_tells_parameters_versions_digests_device_and_times(scene, ou
     assert report["files"]["mask"] == {"path": outputs.mask, "size": os.path.getsize(outputs.mask)}
 
 
+def test_examples_may_go_once_they_are_read(scene, outputs):
+    """QGIS's temporary files may be swept while a run lasts for hours."""
+    _, raster, marks = scene
+
+    class Sweeping(ColourSegmenter):
+        def describe(self, shots, encodings=()):
+            Path(marks).unlink(missing_ok=True)
+            return super().describe(shots, encodings)
+
+    run(raster, marks, outputs, Sweeping())
+    assert not Path(marks).exists()
+    assert json.loads(Path(outputs.report).read_text(encoding="utf-8"))["references"]["examples"] == 2
+
+
 def test_logits_of_low_resolution_are_scaled_to_the_tile(write_raster, write_vector, outputs):
     """One tile: the probability is what torch makes of the model's own logits."""
     rng = np.random.default_rng(3)
