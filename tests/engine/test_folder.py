@@ -799,6 +799,19 @@ def test_examples_and_weights_that_are_not_there_stop_the_run(references, few, t
         run_folder(job(references, few), Recorder(), fail)
 
 
+@pytest.mark.parametrize(
+    ("content", "what"), [(None, "does not exist"), (b"nothing", "cannot be read as a vector data set")]
+)
+def test_examples_whose_file_is_lost_are_named_without_gdals_advice(few, tmp_path, write_raster, content, what):
+    marks = tmp_path / "marks.geojson"
+    if content is not None:
+        marks.write_bytes(content)
+    source = ReferenceSource(str(marks), write_raster(scene(0), "where.tif"))
+    with pytest.raises(RefSAMError) as caught:
+        run_folder(job(source, few), Recorder(), Loads())
+    assert str(caught.value) == f"'{marks}' {what}; give a file of polygons, lines or points."
+
+
 def test_a_cancelled_run_keeps_what_is_finished_and_goes_on(references, few, tmp_path):
     run_folder(job(references, few, output_folder=str(tmp_path / "undisturbed")), Recorder(), Loads())
     model = CoarseSegmenter()
