@@ -24,7 +24,7 @@ from ..host.qgis_compat import ADVANCED, DOUBLE
 from ..host.translation import tr
 from .engine_rasters import EngineRasters
 from .engine_vectors import EngineVectors
-from .files import overwritten_input, unreadable_raster, unusable_sink
+from .files import overwritten_input, unreadable_raster, unreadable_vector, unusable_sink
 from .origin import command_of
 from .values import Values
 
@@ -123,7 +123,7 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
         known = {name: value for name, value in values.parameters.items() if name not in self.EXPLAINED_BY_ENGINE}
         valid, message = super().checkParameterValues(known, context)
         if not valid:
-            return False, unreadable_raster(values) or message
+            return False, unreadable_raster(values) or unreadable_vector(values) or message
         sentence = self._first_problem(values)
         return not sentence, sentence
 
@@ -154,7 +154,12 @@ class RefSAMAlgorithm(QgsProcessingAlgorithm):
 
     def _first_problem(self, values: Values) -> str:
         try:
-            return self.problem(values) or overwritten_input(values, self.MAY_OVERWRITE) or unusable_sink(values)
+            return (
+                unreadable_vector(values)
+                or self.problem(values)
+                or overwritten_input(values, self.MAY_OVERWRITE)
+                or unusable_sink(values)
+            )
         except (RefSAMError, QgsProcessingException) as error:
             return str(error)
 

@@ -13,6 +13,7 @@ from qgis.core import (
     QgsMapLayer,
     QgsProcessing,
     QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingUtils,
@@ -77,6 +78,38 @@ def unreadable_raster(values: Values) -> str:
             except QgsProcessingException as error:
                 return str(error)
     return ""
+
+
+def unreadable_vector(values: Values) -> str:
+    """Return which vector layer cannot be read; QGIS takes a loaded one whose file is lost for an empty one."""
+    for definition in values.algorithm.parameterDefinitions():
+        name, value = definition.name(), values.parameters.get(definition.name())
+        if not value or definition.type() not in ("source", "vector", "layer"):
+            continue
+        if isinstance(value, QgsProcessingFeatureSourceDefinition):
+            value = value.source
+        algorithm = values.algorithm
+        read = algorithm.parameterAsLayer if definition.type() == "layer" else algorithm.parameterAsVectorLayer
+        layer = read({name: value}, name, values.context)
+        if layer is None:
+            source = values.text_of(value)
+            path, what = source.split("|")[0], f"'{source}'"
+        elif isinstance(layer, QgsVectorLayer) and not _can_be_read(layer):
+            path = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source()).get("path") or ""
+            what = f"Layer '{layer.name()}'" + (f" of '{path}'" if path else "")
+        else:
+            continue
+        is_file = path and not re.match(r"/vsi|\w\w+:", path)
+        why = "does not exist; put it back" if is_file and not Path(path).exists() else "cannot be read; restore it"
+        return f"{what} {why}, or choose another for {name}."
+    return ""
+
+
+def _can_be_read(layer: QgsVectorLayer) -> bool:
+    """Whether a layer is valid and, if it is OGR's, its file can be opened anew: the layer does not notice its loss."""
+    if not layer.isValid() or layer.providerType() != "ogr":
+        return bool(layer.isValid())
+    return bool(QgsVectorLayer(layer.source(), layer.name(), "ogr").isValid())
 
 
 def overwritten_input(values: Values, allowed: tuple[str, ...] = ()) -> str:

@@ -40,6 +40,10 @@ class Values:
         """Return what a value is, or comes to if it is an expression."""
         return value.value(self.context.expressionContext())[0] if isinstance(value, QgsProperty) else value
 
+    def text_of(self, value: Any) -> str:
+        """Return what was given for a parameter as text; the name of a layer."""
+        return _name(self._value(value))
+
     def choice(self, name: str) -> str:
         """Return the static string chosen.
 

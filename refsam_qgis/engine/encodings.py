@@ -23,7 +23,6 @@ from .home import home
 from .job import ModelOptions
 from .models.weight_files import identify_model
 from .rasters.grid import Tile
-from .rasters.source import RasterSource
 from .tensor_files import read_tensors, sweep, write_tensors
 from .tile_key import tile_key
 
@@ -147,7 +146,7 @@ class EncodingCache:
 
 @contextmanager
 def open_encodings(
-    wanted: bool, raster: RasterSource, side: int, options: ModelOptions, model: Any
+    wanted: bool, source: dict[str, Any], side: int, options: ModelOptions, model: Any
 ) -> Iterator[EncodingCache]:
     """Open the cache of a raster's encodings; one that keeps nothing where that is not wanted or not possible.
 
@@ -156,14 +155,14 @@ def open_encodings(
 
     Args:
         wanted: Whether encodings are to be kept and used.
-        raster: The raster; its content, bands and stretch count.
+        source: What the raster is and how it is read, as `describe_input` returns it.
         side: Of the tiles, in pixels.
         options: What the model was loaded by.
         model: The network.
     """
     folder = None
     if wanted and isinstance(model, PortableEncodings):
-        key = _key(raster, side, options, model)
+        key = _key(source, side, options, model)
         folder = None if key is None else home() / "cache" / "encodings" / key
     cache = EncodingCache(folder)
     try:
@@ -172,11 +171,11 @@ def open_encodings(
         cache.close()
 
 
-def _key(raster: RasterSource, side: int, options: ModelOptions, model: PortableEncodings) -> str | None:
+def _key(source: dict[str, Any], side: int, options: ModelOptions, model: PortableEncodings) -> str | None:
     weights = identify_model(options)
     further = {
         "side": side,
         "sam": [weights["model"], weights["checkpoint_sha256"]],
         "encoding": model.encoding_kind(),
     }
-    return tile_key(raster, model.device, further)
+    return tile_key(source, model.device, further)

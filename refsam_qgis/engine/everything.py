@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 import shapely
 import torch
 from numpy.typing import NDArray
@@ -24,13 +22,11 @@ from .models.automatic_masks import AutomaticMasks, MaskRules, generate_masks, p
 from .models.promptable import PromptableSegmenter, load_promptable, stock_options
 from .models.weight_files import identify_model
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
+from .raster_run import raster_run
 from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.outlines import mask_outline
-from .rasters.outputs import OutputFiles
-from .rasters.parts import files_of
-from .rasters.source import CACHE_BYTES, RasterSource
+from .rasters.source import RasterSource
 from .rasters.stitch import SeenObject, Stitcher
-from .report import Clock, describe_input, write_report
 from .tile_key import tile_key
 
 if TYPE_CHECKING:
@@ -65,29 +61,25 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
     Raises:
         RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
     """
-    clock = Clock()
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        inputs = files_of([job.input]) + job.model.files()
-        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
-        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+    with raster_run(job, SUFFIXES, [], reporter) as run:
+        raster = run.open(job.raster.stretch)
         raster.tell_bands(reporter)
         window, extent = target_window(job.extent, raster.path, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Loading the model")
-        with clock.stage("model"):
+        with run.clock.stage("model"):
             segmenter = load_promptable(job.model, load)
         side = min(job.raster.tile_size or TILE, max(raster.width, raster.height))
         grid = _grid(raster, side, job.raster.overlap, reporter)
-        with open_journal(_journal_key(job, raster, grid, segmenter), reporter) as journal:
-            run = _Run(job, raster, grid, segmenter, journal, reporter)
-            with clock.stage("tiles"):
-                seen = run.look(window)
+        with open_journal(_journal_key(job, run.source, grid, segmenter), reporter) as journal:
+            tiles = _TilePass(job, raster, grid, segmenter, journal, reporter)
+            with run.clock.stage("tiles"):
+                seen = tiles.look(window)
             check_cancelled(reporter)
             reporter.progress(FINISHED, "Writing polygons")
-            with clock.stage("writing"):
+            with run.clock.stage("writing"):
                 found = _numbered(_inside(seen, window, extent), raster)
-                written = write_objects(found, outputs, raster, window, job.polygons, reporter)
+                written = write_objects(found, run.outputs, raster, window, job.polygons, reporter)
             if not seen:
                 reporter.log(
                     "The model is sure of nothing here; lower the thresholds, or use one of SAM's published "
@@ -96,33 +88,29 @@ def run_everything(job: EverythingJob, reporter: Reporter, load: Loader) -> dict
             result = {
                 "object_count": written.count,
                 "area_m2": written.area,
-                "tiles": run.tiles_done,
-                "tiles_kept": run.tiles_kept,
+                "tiles": tiles.done,
+                "tiles_kept": tiles.kept,
                 "tile_size": side,
                 "device": str(segmenter.device),
-                "seconds": round(clock.seconds, 3),
-                "outputs": outputs.wanted,
+                "seconds": round(run.clock.seconds, 3),
+                "outputs": run.outputs.wanted,
             }
-            if (path := outputs["report"]) is not None:
-                further = {
-                    "input": describe_input(raster),
-                    "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
-                }
-                write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
-            check_cancelled(reporter)  # nothing may appear once the user has read that the run is cancelled
-            outputs.commit()
+            if run.outputs["report"] is not None:
+                seen_by_tiles = {"side": side, "overlap": grid.overlap, "skipped": tiles.skipped}
+                run.report(job, stock_options(job.model), segmenter.device, result, {"tiles": seen_by_tiles})
+            run.publish()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)
         return result
 
 
-class _Run:
+class _TilePass:
     """One pass over the tiles of a raster.
 
     Attributes:
-        tiles_done: Tiles that the model saw.
-        tiles_kept: Tiles whose masks an earlier run had kept.
-        tiles_skipped: Tiles without a valid pixel.
+        done: Tiles that the model saw.
+        kept: Tiles whose masks an earlier run had kept.
+        skipped: Tiles without a valid pixel.
     """
 
     def __init__(
@@ -134,9 +122,9 @@ class _Run:
         journal: Journal,
         reporter: Reporter,
     ) -> None:
-        self.tiles_done = 0
-        self.tiles_kept = 0
-        self.tiles_skipped = 0
+        self.done = 0
+        self.kept = 0
+        self.skipped = 0
         self._points_per_side = job.points_per_side
         self._rules = mask_rules(job)
         self._raster = raster
@@ -160,7 +148,7 @@ class _Run:
             place = Window(tile.column, tile.row, min(grid.side, raster.width), min(grid.side, raster.height))
             rgb, valid = raster.read(place)
             if not valid.any():
-                self.tiles_skipped += 1
+                self.skipped += 1
                 continue
             masks = self._masks(tile, rgb, valid, number, len(tiles))
             stitcher.add(place, list(self._seen(masks, place, valid)))
@@ -172,7 +160,7 @@ class _Run:
         """Return the masks of a tile, those that an earlier run has kept if there are."""
         kept = self._journal.get(tile)
         if kept is not None:
-            self.tiles_kept += 1
+            self.kept += 1
             return AutomaticMasks.from_array(kept.ravel().view(np.int32))
         points = point_grid(self._points_per_side, valid.shape)
         points = points[valid[points[:, 1].astype(int), points[:, 0].astype(int)]]
@@ -184,7 +172,7 @@ class _Run:
             self._tell(number, total, done / len(points))
 
         masks = generate_masks(self._segmenter, image, points, self._rules, on_points)
-        self.tiles_done += 1
+        self.done += 1
         self._looked += 1
         # The journal keeps 32 bits a value whatever they mean.
         self._journal.add(tile, masks.to_array().view(np.float32)[None, None])
@@ -296,7 +284,7 @@ def _first_pixel(outline: BaseGeometry) -> tuple[int, int]:
 
 
 def _journal_key(
-    job: EverythingJob, raster: RasterSource, grid: TileGrid, segmenter: PromptableSegmenter
+    job: EverythingJob, source: dict[str, Any], grid: TileGrid, segmenter: PromptableSegmenter
 ) -> str | None:
     """Digest all that the masks of a tile depend on; ``None`` where it might change unnoticed."""
     further = {
@@ -306,4 +294,4 @@ def _journal_key(
         "rules": asdict(mask_rules(job)),
         "model": identify_model(stock_options(job.model)),
     }
-    return tile_key(raster, segmenter.device, further)
+    return tile_key(source, segmenter.device, further)

@@ -19,6 +19,7 @@ from .errors import RefSAMError
 from .job import ReferenceSource
 from .rasters.georeference import map_transform, open_raster
 from .rasters.parts import on_disk, parts_of
+from .vectors import unreadable
 
 UNRELATED = (".aux.xml", ".ovr")
 """Endings of side files that programs add to a raster without changing it."""
@@ -130,9 +131,10 @@ def _marks_digest(path: str, layer: str | None, class_field: str | None) -> str:
     columns = [] if class_field is None else [class_field]
     try:
         meta, _, geometries, fields = pyogrio.raw.read(path, layer=layer, columns=columns)
-    except (DataLayerError, DataSourceError, OSError, UnicodeError) as error:
-        what = f"cannot be read ({error})" if os.path.exists(path) else "does not exist"
-        raise RefSAMError("reference", f"'{path}' {what}; give a file of polygons, lines or points.") from error
+    except DataLayerError as error:
+        raise RefSAMError("reference", f"'{path}' has no layer '{layer}'; choose one that it has.") from error
+    except (DataSourceError, OSError, UnicodeError) as error:
+        raise unreadable(path, "polygons, lines or points", "reference") from error
     sha256 = hashlib.sha256(repr((meta["crs"], class_field is not None)).encode())
     for geometry in [] if geometries is None else geometries:
         sha256.update(geometry or b"-")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
@@ -21,11 +18,9 @@ from .job import PromptsJob
 from .models.promptable import EncodedImage, PromptableSegmenter, Prompts, load_promptable, stock_options
 from .object_results import SUFFIXES, FoundObjects, pixel_outlines_of, write_objects
 from .prompt_layers import PromptedObject, read_prompts
+from .raster_run import raster_run
 from .rasters.outlines import mask_outline
-from .rasters.outputs import OutputFiles
-from .rasters.parts import files_of
-from .rasters.source import CACHE_BYTES, RasterSource
-from .report import Clock, describe_input, write_report
+from .rasters.source import RasterSource
 
 if TYPE_CHECKING:
     from .runner import Loader
@@ -59,49 +54,42 @@ def run_prompts(job: PromptsJob, reporter: Reporter, load: Loader) -> dict[str, 
     Raises:
         RefSAMError: When the job cannot be done; no output is left then.
     """
-    clock = Clock()
-    read = [path for path in (job.input, job.points, job.boxes) if path is not None]
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, files_of(read) + job.model.files()))
-        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, job.raster.stretch))
+    further = [path for path in (job.points, job.boxes) if path is not None]
+    with raster_run(job, SUFFIXES, further, reporter) as run:
+        raster = run.open(job.raster.stretch)
         raster.tell_bands(reporter)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading prompts")
-        with clock.stage("prompts"):
+        with run.clock.stage("prompts"):
             objects = read_prompts(job, raster, reporter)
             windows = prompt_windows(objects, (raster.height, raster.width), job.raster.tile_size)
         check_cancelled(reporter)
         reporter.progress(LOADED / 2, "Loading the model")
-        with clock.stage("model"):
+        with run.clock.stage("model"):
             segmenter = load_promptable(job.model, load)
-        with clock.stage("windows"):
+        with run.clock.stage("windows"):
             found = _segment(segmenter, raster, windows, len(objects), job.best_of_three, reporter)
         check_cancelled(reporter)
         reporter.progress(FINISHED, "Writing polygons")
-        with clock.stage("writing"):
+        with run.clock.stage("writing"):
             whole = Window(0, 0, raster.width, raster.height)
-            written = write_objects(found, outputs, raster, whole, job.polygons, reporter)
+            written = write_objects(found, run.outputs, raster, whole, job.polygons, reporter)
         result = {
             "object_count": written.count,
             "area_m2": written.area,
             "prompted": len(objects),
             "windows": len(windows),
             "device": str(segmenter.device),
-            "seconds": round(clock.seconds, 3),
-            "outputs": outputs.wanted,
+            "seconds": round(run.clock.seconds, 3),
+            "outputs": run.outputs.wanted,
         }
-        if (path := outputs["report"]) is not None:
-            further = {
-                "input": describe_input(raster),
-                "windows": [
-                    {"column": w.col_off, "row": w.row_off, "width": w.width, "height": w.height, "objects": len(of)}
-                    for w, of in windows
-                ],
-            }
-            write_report(path, job, stock_options(job.model), segmenter.device, clock, result, further)
-        check_cancelled(reporter)
-        outputs.commit()
+        if run.outputs["report"] is not None:
+            looked_at = [
+                {"column": w.col_off, "row": w.row_off, "width": w.width, "height": w.height, "objects": len(of)}
+                for w, of in windows
+            ]
+            run.report(job, stock_options(job.model), segmenter.device, result, {"windows": looked_at})
+        run.publish()
         reporter.progress(1.0, "Done", 0.0)
         return result
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,18 +23,18 @@ from .background import consumer
 from .decision import Decided, decide
 from .encodings import EncodingCache, open_encodings
 from .events import Reporter, check_cancelled
-from .job import ModelOptions, ReferenceSource, SegmentJob
+from .job import ModelOptions, SegmentJob
 from .journal import Journal, open_journal
 from .models.segmenter import ReferenceSegmenter, resize_logits
 from .models.weight_files import identify_model
+from .raster_run import raster_run
 from .rasters.grid import Extent, Tile, TileGrid, overlap_pixels, target_window
 from .rasters.mosaic import Piece, TileLogits, blend
 from .rasters.objects import ObjectTable, PixelGrid
 from .rasters.outlines import finish_objects
 from .rasters.outputs import OutputFiles
-from .rasters.parts import files_of
 from .rasters.separate import separate_touching
-from .rasters.source import CACHE_BYTES, RasterSource
+from .rasters.source import RasterSource
 from .rasters.vectorise import Vectoriser
 from .rasters.writers import (
     MASK_NODATA,
@@ -44,12 +44,10 @@ from .rasters.writers import (
     write_polygons,
 )
 from .references.gather import ReferenceSet
-from .report import Clock, describe_input, write_report
 from .runner import Loader, load_from_disk
 from .session import Session, Showing
 from .tile_answers import TileAnswers, TileRead
 from .tile_key import tile_key
-from .vectors import count_features
 
 MIN_TILE, MAX_TILE = 64, 8192
 """Bounds of the automatic tile size, in pixels of the input."""
@@ -120,82 +118,76 @@ def segment_raster(
     Raises:
         RefSAMError: When the job cannot be done; no output is left then. `JobCancelled` says how many tiles are kept.
     """
-    clock = Clock()
-    inputs = files_of([job.input, *job.references.files()]) + job.model.files()
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        outputs = stack.enter_context(OutputFiles(asdict(job.outputs), SUFFIXES, inputs))
+    with raster_run(job, SUFFIXES, job.references.files(), reporter) as run:
         showing = session.showing(job.input)
-        raster = stack.enter_context(RasterSource(job.input, job.raster.bands, showing.stretch))
+        raster = run.open(showing.stretch)
         raster.tell_bands(session.reporter)
         window, extent = target_window(job.extent, job.input, raster.transform, raster.width, raster.height)
         check_cancelled(reporter)
         reporter.progress(0.0, "Reading references")
-        with clock.stage("references"):
+        with run.clock.stage("references"):
             side, showing = _tile_side(job, raster, session, showing, reporter)
             references = session.references(showing)
         check_cancelled(reporter)
         reporter.progress(LOADED / 3, "Loading the model")
-        with clock.stage("model"):
+        with run.clock.stage("model"):
             model = session.model
         check_cancelled(reporter)
         reporter.progress(LOADED * 2 / 3, "Looking at the references")
-        with clock.stage("descriptions"), torch.inference_mode():
+        with run.clock.stage("descriptions"), torch.inference_mode():
             described = session.described(showing)
         job = replace(job, polygons=session.polygon_options(job.polygons, showing))
         grid = TileGrid(raster.width, raster.height, side, overlap_pixels(side, job.raster.overlap))
-        key = _journal_key(raster, grid, references, job.model, model)
+        key = _journal_key(run.source, grid, references, job.model, model)
         with (
             open_journal(key, reporter) as journal,
-            open_encodings(job.keep_encodings, raster, side, job.model, model) as encodings,
+            open_encodings(job.keep_encodings, run.source, side, job.model, model) as encodings,
         ):
-            run = _TileRun(raster, grid, window, journal, encodings, reporter)
+            tiles = _TilePass(raster, grid, window, journal, encodings, reporter)
             answers = TileAnswers(
                 described, journal, encodings, partial(session.described_on_cpu, showing), reporter.log
             )
-            with clock.stage("tiles"):
-                found = run.segment(answers, len(described.classes), references, outputs, extent, job)
-            with clock.stage("polygons"):
-                table = run.finish(found, outputs, job)
+            with run.clock.stage("tiles"):
+                found = tiles.segment(answers, len(described.classes), references, run.outputs, extent, job)
+            with run.clock.stage("polygons"):
+                table = tiles.finish(found, run.outputs, job)
             names = [reference.name for reference in references.classes]
-            with clock.stage("writing"):
-                if (path := outputs["polygons"]) is not None:
+            with run.clock.stage("writing"):
+                if (path := run.outputs["polygons"]) is not None:
                     write_polygons(path, table, names, raster.crs)
             result = {
                 "object_count": len(table.polygons),
                 "device": str(model.device),
                 "classes": _class_summary(names, table),
-                "tiles": run.tiles_done,
-                "tiles_kept": run.tiles_kept,
-                "encodings_reused": run.encodings_reused,
+                "tiles": tiles.done,
+                "tiles_kept": tiles.kept,
+                "encodings_reused": tiles.encodings_reused,
                 "tile_size": side,
-                "seconds": round(clock.seconds, 3),
-                "seconds_per_tile": round(run.seconds / max(1, run.tiles_done), 4),
-                "outputs": outputs.wanted,
+                "seconds": round(run.clock.seconds, 3),
+                "seconds_per_tile": round(tiles.seconds / max(1, tiles.done), 4),
+                "outputs": run.outputs.wanted,
             }
-            if (path := outputs["report"]) is not None:
+            if run.outputs["report"] is not None:
                 further = {
-                    "input": describe_input(raster),
-                    "references": _describe_references(references, job.references, showing),
-                    "tiles": {"side": side, "overlap": grid.overlap, "skipped": run.tiles_skipped},
-                    "files": _describe_files(outputs),
+                    "references": _describe_references(references, session.example_count, showing),
+                    "tiles": {"side": side, "overlap": grid.overlap, "skipped": tiles.skipped},
+                    "files": _describe_files(run.outputs),
                     **(note or {}),
                 }
-                write_report(path, job, job.model, model.device, clock, result, further)
-            check_cancelled(reporter)  # nothing may appear once the user has read that the run is cancelled
-            outputs.commit()
+                run.report(job, job.model, model.device, result, further)
+            run.publish()
             journal.finish()
         reporter.progress(1.0, "Done", 0.0)
         return result
 
 
-class _TileRun:
+class _TilePass:
     """One pass of the model over the tiles of a raster.
 
     Attributes:
-        tiles_done: Tiles the model saw.
-        tiles_kept: Tiles that an earlier run had finished.
-        tiles_skipped: Tiles without a valid pixel.
+        done: Tiles the model saw.
+        kept: Tiles that an earlier run had finished.
+        skipped: Tiles without a valid pixel.
         encodings_reused: Tiles that the model saw by the encoding that an earlier run had stored.
         seconds: Wall time of the pass.
     """
@@ -209,9 +201,9 @@ class _TileRun:
         encodings: EncodingCache,
         reporter: Reporter,
     ) -> None:
-        self.tiles_done = 0
-        self.tiles_kept = 0
-        self.tiles_skipped = 0
+        self.done = 0
+        self.kept = 0
+        self.skipped = 0
         self.encodings_reused = 0
         self.seconds = 0.0
         self._raster = raster
@@ -292,20 +284,20 @@ class _TileRun:
         def announced() -> Iterator[TileRead]:
             for number, read in enumerate(self._read_ahead(reader, PREFETCHED_BATCHES * answers.most_at_once)):
                 check_cancelled(self._reporter)
-                to_come = total - number - (kept - self.tiles_kept)
-                left = answers.seconds / self.tiles_done * to_come if self.tiles_done else None
+                to_come = total - number - (kept - self.kept)
+                left = answers.seconds / self.done * to_come if self.done else None
                 self._reporter.progress(LOADED + (SEGMENTED - LOADED) * number / total, "Segmenting", left)
                 yield read
 
         for read, answer in answers.of(announced()):
             self.encodings_reused += answer.encoding_reused
             if answer.logits is None:
-                self.tiles_skipped += 1
+                self.skipped += 1
                 continue
             if answer.kept:
-                self.tiles_kept += 1
+                self.kept += 1
             else:
-                self.tiles_done += 1
+                self.done += 1
             yield _Result(read.tile, answer.logits, read.valid)
 
     def _enlarged(self, result: _Result) -> TileLogits:
@@ -354,7 +346,11 @@ def _tile_side(
 
 
 def _journal_key(
-    raster: RasterSource, grid: TileGrid, references: ReferenceSet, options: ModelOptions, model: ReferenceSegmenter
+    source: dict[str, Any],
+    grid: TileGrid,
+    references: ReferenceSet,
+    options: ModelOptions,
+    model: ReferenceSegmenter,
 ) -> str | None:
     """Digest all that the network's answer on a tile depends on; ``None`` where it might change unnoticed."""
     further = {
@@ -362,7 +358,7 @@ def _journal_key(
         "references": references.digest,
         "model": [type(model).__qualname__, identify_model(options)],
     }
-    return tile_key(raster, model.device, further)
+    return tile_key(source, model.device, further)
 
 
 def _probability_path(outputs: OutputFiles, job: SegmentJob) -> str | None:
@@ -407,9 +403,9 @@ def _class_summary(names: Sequence[str], table: ObjectTable) -> list[dict[str, A
     ]
 
 
-def _describe_references(references: ReferenceSet, source: ReferenceSource, showing: Showing) -> dict[str, Any]:
+def _describe_references(references: ReferenceSet, examples: int | None, showing: Showing) -> dict[str, Any]:
     return {
-        "examples": None if source.vector is None else count_features(source.vector, source.layer),
+        "examples": examples,
         "digest": references.digest,
         "stretch": showing.stretch,
         "chip_ground_size": references.chip_ground_size,

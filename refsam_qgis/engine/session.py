@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from rasterio import DatasetReader
+
 from .events import OnceReporter, Reporter, check_cancelled
 from .job import ModelOptions, PolygonOptions, RasterOptions, ReferenceSource
 from .models.segmenter import ReferenceSegmenter
-from .rasters.source import count_bands, stretches_by_itself
+from .rasters.source import open_input, stretches_by_itself
 from .references.bands import bands_of_examples
 from .references.descriptions import describe
 from .references.gather import ReferenceSet, gather_references
 from .references.refset_file import stretches_in
 from .runner import Loader
+from .vectors import count_features
 
 RECENT = 4
 """Ways of showing the examples whose chips and descriptions are kept; the rasters of a folder seldom have more."""
@@ -93,8 +96,9 @@ class Session:
         Raises:
             RefSAMError: When the raster, or what the examples are read from, cannot be opened or has no such bands.
         """
-        bands = self._bands_of_examples(count_bands(path))
-        return Showing(bands, self._choose_stretch(path, bands), None)
+        with open_input(path) as dataset:
+            bands = self._bands_of_examples(dataset.count)
+            return Showing(bands, self._choose_stretch(dataset, path, bands), None)
 
     def require_examples(self, band_count: int) -> None:
         """Raise what makes the examples useless for any raster of so many bands, as `references` does."""
@@ -102,6 +106,7 @@ class Session:
 
     def references(self, showing: Showing) -> ReferenceSet:
         """Return the examples as chips; see `gather_references`."""
+        showing = self._canonical(showing)
         if showing not in self._references:
             _make_room(self._references)
             self._references[showing] = gather_references(
@@ -112,10 +117,17 @@ class Session:
                 self.reporter,
                 showing.ground_size,
             )
+            _ = self.example_count  # the report tells it at the end, when the file may be gone
         return self._references[showing]
+
+    @cached_property
+    def example_count(self) -> int | None:
+        """Features of the layer of marks, counted when they are read; ``None`` for a reference set."""
+        return None if self._source.vector is None else count_features(self._source.vector, self._source.layer)
 
     def described(self, showing: Showing) -> Described:
         """Return the network with its descriptions of `references`."""
+        showing = self._canonical(showing)
         if showing not in self._described:
             _make_room(self._described)
             self._described[showing] = self._describe(self.model, self.options, self.references(showing))
@@ -148,7 +160,8 @@ class Session:
         chosen, path = self._reading.bands, self._source.raster
         if chosen is None or path is None:
             return chosen
-        bands = bands_of_examples(chosen, band_count, count_bands(path))
+        with open_input(path) as dataset:
+            bands = bands_of_examples(chosen, band_count, dataset.count)
         if bands is None:
             self.reporter.log(
                 f"Raster '{path}' of the examples has another number of bands than the {band_count} of a raster that "
@@ -157,14 +170,14 @@ class Session:
             )
         return bands
 
-    def _choose_stretch(self, path: str, bands: tuple[int, ...] | None) -> str:
+    def _choose_stretch(self, dataset: DatasetReader, path: str, bands: tuple[int, ...] | None) -> str:
         """Choose the stretch of a raster and the examples, read in `bands`: of both if their data types ask it of one.
 
         Else the one's contrast would be another than the other's, which misleads the network more than anything.
         """
         if self._reading.stretch != "auto":
             return self._reading.stretch
-        searched = stretches_by_itself(path, self._reading.bands)
+        searched = stretches_by_itself(dataset, path, self._reading.bands)
         if self._stretches_of_examples(bands) <= {searched}:
             return "auto"
         self.reporter.log(
@@ -183,10 +196,21 @@ class Session:
             if self._source.refset is not None:
                 self._stretches[bands] = stretches_in(self._source.refset)
             elif self._source.raster is not None:
-                self._stretches[bands] = {stretches_by_itself(self._source.raster, bands)}
+                with open_input(self._source.raster) as dataset:
+                    self._stretches[bands] = {stretches_by_itself(dataset, self._source.raster, bands)}
             else:
                 self._stretches[bands] = set()
         return self._stretches[bands]
+
+    def _canonical(self, showing: Showing) -> Showing:
+        """Return the one of equal ways of showing under which its chips are kept.
+
+        A raster that is stretched by itself is so in either case, beside rasters of its own kind and of the other.
+        """
+        if showing.stretch == "percentile" and self._reading.stretch == "auto" and self._source.raster is not None:
+            by_itself = self._stretches_of_examples(showing.bands) == {True}
+            return showing._replace(stretch="auto") if by_itself else showing
+        return showing
 
     def _describe(self, model: ReferenceSegmenter, options: ModelOptions, references: ReferenceSet) -> Described:
         shots = [reference.shots for reference in references.classes]

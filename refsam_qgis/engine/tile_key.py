@@ -9,19 +9,17 @@ import torch
 from refsam_qgis import __version__
 
 from .fingerprint import fingerprint, is_stamped
-from .rasters.source import RasterSource
-from .report import describe_device, describe_input
+from .report import describe_device
 
 
-def tile_key(raster: RasterSource, device: torch.device, further: dict[str, Any]) -> str | None:
+def tile_key(source: dict[str, Any], device: torch.device, further: dict[str, Any]) -> str | None:
     """Return the key of what is kept of a raster's tiles; ``None`` where the raster might change unnoticed.
 
     Args:
-        raster: The raster; its content, bands and stretch count.
+        source: What the raster is and how it is read, as `describe_input` returns it.
         device: Of the network; its processor and precision count.
         further: What else the answers depend on, JSON-compatible.
     """
-    source = describe_input(raster)
     if not is_stamped(source):
         return None
     versions = [__version__, torch.__version__]

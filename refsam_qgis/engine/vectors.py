@@ -46,8 +46,7 @@ def read_features(
     except DataLayerError as error:
         raise RefSAMError(code, f"'{path}' has no layer '{layer}'; it has {', '.join(layers)}.") from error
     except (DataSourceError, OSError, UnicodeError) as error:
-        what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
-        raise RefSAMError(code, f"'{path}' {what}; give a file of {wanted}.") from error
+        raise unreadable(path, wanted, code) from error
     if len(frame) == 0:
         if may_be_empty:
             return frame if isinstance(frame, gpd.GeoDataFrame) else gpd.GeoDataFrame(geometry=[])
@@ -57,6 +56,12 @@ def read_features(
     if not isinstance(frame, gpd.GeoDataFrame) or len(frame) == 0:
         raise RefSAMError(code, f"'{path}' has no geometry; give a layer of {wanted}.")
     return frame
+
+
+def unreadable(path: str, wanted: str, code: str = "input") -> RefSAMError:
+    """Return what is wrong with a file that cannot be opened as a vector data set; arguments as of `read_features`."""
+    what = "cannot be read as a vector data set" if os.path.exists(path) else "does not exist"
+    return RefSAMError(code, f"'{path}' {what}; give a file of {wanted}.")
 
 
 def crs_of(frame: gpd.GeoDataFrame) -> pyproj.CRS | None:

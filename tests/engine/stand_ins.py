@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from refsam_qgis.engine import raster_run
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.models.segmenter import FOREGROUND, Shots
 
@@ -104,15 +104,15 @@ class Recorder(SilentReporter):
     def is_cancelled(self) -> bool:
         return self._cancel_after is not None and len(self.events) > self._cancel_after
 
-    def cancel_once_reported(self, monkeypatch: pytest.MonkeyPatch, job: ModuleType) -> None:
-        """Cancel when a job, in a module of its own, has written its report and nothing has its final name yet."""
-        write = job.write_report
+    def cancel_once_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Cancel when a job has written its report and nothing has its final name yet."""
+        write = raster_run.write_report
 
         def write_and_cancel(*arguments: Any) -> None:
             write(*arguments)
             self._cancel_after = 0
 
-        monkeypatch.setattr(job, "write_report", write_and_cancel)
+        monkeypatch.setattr(raster_run, "write_report", write_and_cancel)
 
 
 def painted(height: int, width: int, patches: Sequence[tuple[slice, slice, tuple[int, int, int]]]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from refsam_qgis.engine.job import ModelOptions
 from refsam_qgis.engine.models.weight_files import COMPACT_SAM
 from refsam_qgis.engine.rasters.grid import Tile
 from refsam_qgis.engine.rasters.source import RasterSource
+from refsam_qgis.engine.report import describe_input
 from tests.engine.stand_ins import ColourSegmenter, PortableSegmenter
 
 TILES = [Tile(i, j, 50 * i, 50 * j) for i in range(3) for j in range(3)]
@@ -160,8 +161,9 @@ def image(write_raster):
 
 def folder_of(path, side=64, options=None, model=None, bands=None, stretch="auto"):
     with RasterSource(path, bands, stretch) as raster:
-        with open_encodings(True, raster, side, options or ModelOptions(), model or PortableSegmenter()) as cache:
-            return cache._folder
+        source = describe_input(raster)
+    with open_encodings(True, source, side, options or ModelOptions(), model or PortableSegmenter()) as cache:
+        return cache._folder
 
 
 @pytest.mark.parametrize("change", ["raster", "side", "bands", "stretch", "weights", "size", "kind"])

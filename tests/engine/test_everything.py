@@ -312,7 +312,7 @@ def test_what_changes_the_masks_begins_anew(write_raster, outputs, model, monkey
 
 def test_no_output_appears_after_a_late_cancel(write_raster, outputs, model, monkeypatch):
     reporter = Recorder()
-    reporter.cancel_once_reported(monkeypatch, everything)
+    reporter.cancel_once_reported(monkeypatch)
     with pytest.raises(JobCancelled, match="6 finished tiles are kept"):
         run(write_raster(scattered(180, 220)[0]), outputs, reporter)
     assert not list(Path(outputs.mask).parent.iterdir())

@@ -32,6 +32,7 @@ from refsam_qgis.engine.job import (
     SegmentOutputs,
     to_dict,
 )
+from refsam_qgis.engine.references.gather import gather_references
 from refsam_qgis.engine.segment import run_segment
 from tests.engine.stand_ins import HALF_METRE, RED, CoarseSegmenter, Recorder, painted
 from tests.engine.test_segment import mark_at
@@ -798,6 +799,19 @@ def test_examples_and_weights_that_are_not_there_stop_the_run(references, few, t
         run_folder(job(references, few), Recorder(), fail)
 
 
+@pytest.mark.parametrize(
+    ("content", "what"), [(None, "does not exist"), (b"nothing", "cannot be read as a vector data set")]
+)
+def test_examples_whose_file_is_lost_are_named_without_gdals_advice(few, tmp_path, write_raster, content, what):
+    marks = tmp_path / "marks.geojson"
+    if content is not None:
+        marks.write_bytes(content)
+    source = ReferenceSource(str(marks), write_raster(scene(0), "where.tif"))
+    with pytest.raises(RefSAMError) as caught:
+        run_folder(job(source, few), Recorder(), Loads())
+    assert str(caught.value) == f"'{marks}' {what}; give a file of polygons, lines or points."
+
+
 def test_a_cancelled_run_keeps_what_is_finished_and_goes_on(references, few, tmp_path):
     run_folder(job(references, few, output_folder=str(tmp_path / "undisturbed")), Recorder(), Loads())
     model = CoarseSegmenter()
@@ -835,6 +849,25 @@ def test_references_are_read_and_described_once(references, few):
     model, reporter = Counting(), Recorder()
     run_folder(job(references, few, raster=RasterOptions()), reporter, Loads(model))
     assert model.described == 1
+
+
+@pytest.mark.parametrize(("marked", "ways"), [(np.uint8, 2), (np.uint16, 1)])
+def test_examples_are_cut_once_for_each_way_they_look(tmp_path, write_raster, write_vector, monkeypatch, marked, ways):
+    """Those of 16 bits are stretched beside any raster, those of 8 bits beside others of 16 bits alone."""
+    for number, kind in enumerate((np.uint8, np.uint16, np.uint8, np.uint16)):
+        write_raster(scene(number).astype(kind), f"in/{number}.tif")
+    examples = write_raster(scene(0).astype(marked), "examples.tif")
+    source = ReferenceSource(write_vector([mark_at(HALF_METRE, 40, 40)]), examples)
+    cuts = []
+
+    def cut(*arguments):
+        cuts.append(gather_references(*arguments))
+        return cuts[-1]
+
+    monkeypatch.setattr("refsam_qgis.engine.session.gather_references", cut)
+    done = run_folder(job(source, tmp_path / "in", raster=RasterOptions()), Recorder(), Loads())
+    assert done["done"] == 4
+    assert len(cuts) == len({one.digest for one in cuts}) == ways
 
 
 def test_nothing_to_do_is_quick(references, few):

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from shapely.geometry import LineString, MultiPoint, Point, box
 
 from benchmarks.accuracy.sam_reference import as_pixels, segment_anything_own
-from refsam_qgis.engine import prompt_layers, prompts
+from refsam_qgis.engine import prompt_layers
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.job import ObjectOutputs, PolygonOptions, PromptsJob, RasterOptions
@@ -40,7 +40,7 @@ def outputs(tmp_path):
 @pytest.fixture
 def model(monkeypatch):
     stand_in = PatchPrompter()
-    monkeypatch.setattr(prompts, "load_promptable", lambda options, load: stand_in)
+    monkeypatch.setattr("refsam_qgis.engine.prompts.load_promptable", lambda options, load: stand_in)
     return stand_in
 
 
@@ -327,7 +327,7 @@ def test_what_is_drawn_over_nodata_is_no_part_of_objects(write_raster, outputs, 
 
 def test_no_output_appears_after_a_late_cancel(scene, outputs, model, write_vector, monkeypatch):
     reporter = Recorder()
-    reporter.cancel_once_reported(monkeypatch, prompts)
+    reporter.cancel_once_reported(monkeypatch)
     with pytest.raises(JobCancelled):
         run(scene, outputs, reporter, points=write_vector(at((45, 50)), "p.gpkg"))
     assert not list(Path(outputs.mask).parent.iterdir())

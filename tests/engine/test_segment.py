@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from refsam_qgis import __version__
-from refsam_qgis.engine import encodings, segment, tile_key
+from refsam_qgis.engine import encodings, tile_key
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
 from refsam_qgis.engine.job import (
     ModelOptions,
@@ -302,6 +302,20 @@ def test_the_report_tells_parameters_versions_digests_device_and_times(scene, ou
     assert report["files"]["mask"] == {"path": outputs.mask, "size": os.path.getsize(outputs.mask)}
 
 
+def test_examples_may_go_once_they_are_read(scene, outputs):
+    """QGIS's temporary files may be swept while a run lasts for hours."""
+    _, raster, marks = scene
+
+    class Sweeping(ColourSegmenter):
+        def describe(self, shots, encodings=()):
+            Path(marks).unlink(missing_ok=True)
+            return super().describe(shots, encodings)
+
+    run(raster, marks, outputs, Sweeping())
+    assert not Path(marks).exists()
+    assert json.loads(Path(outputs.report).read_text(encoding="utf-8"))["references"]["examples"] == 2
+
+
 def test_logits_of_low_resolution_are_scaled_to_the_tile(write_raster, write_vector, outputs):
     """One tile: the probability is what torch makes of the model's own logits."""
     rng = np.random.default_rng(3)
@@ -429,6 +443,22 @@ def test_the_path_moves_no_more_than_it_must(wide, outputs, monkeypatch):
     of_tiles = [window for window in reads if window[2:] == (224, 224)]
     assert tiles == 20 and len(of_tiles) == len(set(of_tiles)) == tiles + 1  # one is the reference chip
     assert model.tiles == tiles and moved == [4 * 224 * 224] * tiles
+
+
+def test_the_raster_is_opened_no_more_than_it_must(wide, outputs, monkeypatch):
+    """It may be a mosaic of thousands of files, and one far away."""
+    raster, marks = wide
+    opened = []
+    really = rasterio.open
+
+    def counting(path, mode="r", **options):
+        opened.extend([mode] if os.fspath(path) == raster else [])
+        return really(path, mode, **options)
+
+    monkeypatch.setattr(rasterio, "open", counting)
+    run(raster, marks, outputs, PortableSegmenter())
+    # What it consists of, how it is seen, the examples on it, its content, the run itself, and two threads that read.
+    assert opened == ["r"] * 7
 
 
 def test_cancelling_leaves_nothing(scene, outputs):
@@ -682,7 +712,7 @@ def test_real_files(name, write_vector, outputs):
 def test_no_output_appears_after_a_late_cancel(scene, outputs, monkeypatch):
     _, raster, marks = scene
     reporter = Recorder()
-    reporter.cancel_once_reported(monkeypatch, segment)
+    reporter.cancel_once_reported(monkeypatch)
     with pytest.raises(JobCancelled, match="12 finished tiles are kept"):
         run(raster, marks, outputs, reporter=reporter)
     assert list(Path(outputs.mask).parent.iterdir()) == []

@@ -1,5 +1,8 @@
 """``refsam:segmentbyreference`` inside QGIS; the engine's own results are tested elsewhere."""
 
+import re
+from pathlib import Path
+
 import pytest
 from qgis.core import (
     NULL,
@@ -259,6 +262,31 @@ def test_useless_examples_are_explained(segment, jobs, uri, sentence):
         layer.dataProvider().addFeature(QgsFeature(layer.fields()))
     with pytest.raises(QgsProcessingException, match=sentence):
         segment(REFERENCES=layer)
+    assert jobs == []
+
+
+@pytest.mark.parametrize("name", ["REFERENCES", "NEGATIVES"])
+@pytest.mark.parametrize("ending", ["gpkg", "shp", "geojson"])
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [(Path.unlink, "does not exist; put it back"), (lambda path: path.write_bytes(b"x"), "cannot be read; restore it")],
+)
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_layer_whose_file_is_lost_is_not_taken_for_an_empty_one(
+    segment, jobs, references, tmp_path, name, ending, harm, sentence, is_loaded
+):
+    """QGIS keeps a loaded layer valid, and gives no features of it."""
+    path = tmp_path / f"marks.{ending}"
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = {"gpkg": "GPKG", "shp": "ESRI Shapefile", "geojson": "GeoJSON"}[ending]
+    QgsVectorFileWriter.writeAsVectorFormatV3(references, str(path), QgsCoordinateTransformContext(), options)
+    layer = QgsVectorLayer(str(path), "my marks", "ogr")
+    harm(path)
+    assert layer.isValid()
+    who = f"Layer 'my marks' of '{path}'" if is_loaded else f"'{path}'"
+    whole = re.escape(f"{who} {sentence}, or choose another for {name}.")
+    with pytest.raises(QgsProcessingException, match=f"^{whole}$"):
+        segment(**{name: layer if is_loaded else str(path)})
     assert jobs == []
 
 

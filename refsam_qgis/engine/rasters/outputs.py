@@ -21,6 +21,8 @@ LOCK = ".lock"
 """File in a hidden folder that its process holds locked as long as it lives."""
 EARLIER = "earlier"
 """Folder in a hidden one for the files whose names are being taken."""
+FULL = 2**16
+"""Bytes below which a disk is full: SQLite stops some pages, and GDAL some buffers, before the last one."""
 SIDE_FILES = (".ovr", ".aux.xml", ".msk", ".msk.ovr", "-wal", "-shm", "-journal")
 """Endings that GDAL and SQLite put after a file's name for what belongs to its content."""
 
@@ -188,13 +190,25 @@ def disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except _writing_errors() as error:
-        # The system's words without the file, GDAL's own where rasterio refers to them, SQLite's without the query.
-        reason = getattr(error, "strerror", None) or str(error.__cause__ or error).rpartition(" failed: ")[2]
+        reason = getattr(error, "strerror", None) or ("the disk is full" if _is_full(path) else _words_of(error))
         raise RefSAMError(
             "disk",
             f"'{path}' cannot be written ({reason}); free space on its disk, check its permissions and close programs "
             "that hold it.",
         ) from error
+
+
+def _is_full(path: str) -> bool:
+    """Whether the disk of a file is full, of which the libraries tell as of a damaged file or a missing table."""
+    try:
+        return shutil.disk_usage(Path(path).parent).free < FULL
+    except OSError:
+        return False
+
+
+def _words_of(error: Exception) -> str:
+    """GDAL's own words where rasterio refers to them, SQLite's without the query."""
+    return str(error.__cause__ or error).rpartition(" failed: ")[2]
 
 
 def _writing_errors() -> tuple[type[Exception], ...]:

@@ -98,7 +98,7 @@ class RasterSource:
         """The calling thread's own handle: GDAL's must not be shared."""
         if not hasattr(self._handles, "dataset"):
             with self._opening:
-                self._handles.dataset = _open(self.path)
+                self._handles.dataset = open_input(self.path)
             self._opened.append(self._handles.dataset)
         return self._handles.dataset
 
@@ -224,24 +224,20 @@ def stretch_between(values: NDArray[Any], limits: NDArray[np.float64]) -> NDArra
     return eight_bit
 
 
-def stretches_by_itself(path: str, bands: tuple[int, ...] | None) -> bool:
-    """Whether a raster is stretched if that is left to its data type; see `RasterSource` for arguments and errors."""
-    with _open(path) as dataset:
-        return not _is_8_bit(dataset, rgb_bands(dataset, path, bands))
+def stretches_by_itself(dataset: rasterio.DatasetReader, path: str, bands: tuple[int, ...] | None) -> bool:
+    """Whether a raster that `open_input` opened is stretched if that is left to its data type.
+
+    See `RasterSource` for arguments and errors.
+    """
+    return not _is_8_bit(dataset, rgb_bands(dataset, path, bands))
 
 
-def count_bands(path: str) -> int:
-    """Return how many bands a raster has.
+def open_input(path: str) -> rasterio.DatasetReader:
+    """Open a raster of the user's.
 
     Raises:
-        RefSAMError: With code ``input`` when it cannot be opened.
+        RefSAMError: With code ``input`` when that fails, or it has no bands.
     """
-    with _open(path) as dataset:
-        count: int = dataset.count
-    return count
-
-
-def _open(path: str) -> rasterio.DatasetReader:
     try:
         dataset = open_raster(path)
     except RasterioError as error:

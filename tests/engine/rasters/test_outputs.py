@@ -9,16 +9,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
+from pyogrio.errors import DataSourceError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.rasters.objects import ObjectTable
-from refsam_qgis.engine.rasters.outputs import OutputFiles
+from refsam_qgis.engine.rasters.outputs import OutputFiles, disk_errors
 from refsam_qgis.engine.rasters.writers import mask_writer, write_polygons
 from tests.engine.stand_ins import HALF_METRE
 
@@ -320,6 +323,22 @@ sys.exit(4)
     assert done.stdout.startswith(f"'{tmp_path / 'a.tif'}' cannot be written (")
     assert ".refsam-" not in done.stdout and "previous exception" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("free", "error", "reason"),
+    [
+        (0, RasterioIOError("not recognized as being in a supported file format"), "the disk is full"),
+        (0, DataSourceError("no such table: gpkg_contents"), "the disk is full"),
+        (0, PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (2**30, DataSourceError("no such table: gpkg_contents"), "no such table: gpkg_contents"),
+    ],
+)
+def test_what_a_full_disk_does_to_a_file_is_told_as_such(tmp_path, monkeypatch, free, error, reason):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, used=2**40 - free, free=free))
+    with pytest.raises(RefSAMError, match=f"cannot be written \\({reason}\\); free space"):
+        with disk_errors(str(tmp_path / "a.gpkg")):
+            raise error
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])

@@ -451,7 +451,8 @@ def test_threads_read_by_handles_of_their_own(write_raster, monkeypatch):
     values = np.random.default_rng(3).integers(0, 256, (3, 600, 500), dtype=np.uint8)
     path = write_raster(values, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     opened = []
-    monkeypatch.setattr(source, "_open", lambda path, really=source._open: opened.append(path) or really(path))
+    really = source.open_input
+    monkeypatch.setattr(source, "open_input", lambda path: opened.append(path) or really(path))
     windows = [Window(37 * i % 450, 61 * i % 550, 90, 80) for i in range(60)]
     start = threading.Barrier(3)
     with RasterSource(path) as raster:
