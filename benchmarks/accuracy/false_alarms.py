@@ -77,9 +77,10 @@ def _parse() -> argparse.Namespace:
 def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, method: str, cells: Cells) -> None:
     options = network_options(method, model_options(arguments))
     key = {"references": search.references, "targets": search.targets, "method": method}
-    settings = {
+    settings: Fields = {
         "targets": arguments.targets,
         "seed": arguments.seed,
+        "threshold": least_probability(method),
         "references_sha256": data.digest(search.references),
         "targets_sha256": data.digest(search.targets),
         "model": None if options is None else describe_model(options),
@@ -89,7 +90,7 @@ def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, meth
         return
     references, targets = data.scan(search.references), data.scan(search.targets)
     dataset, episodes = draw_empty_episodes(references, targets, arguments.targets, arguments.seed, search.absent)
-    alarms = FalseAlarms(least_probability(method))
+    alarms = FalseAlarms(settings["threshold"])
     segmenter = build_segmenter(method, model_options(arguments), arguments.seed, load_segmenter)
     evaluate_method(segmenter, dataset, episodes, "mask", lambda _, *found: alarms.add(*found))
     result: Fields = {

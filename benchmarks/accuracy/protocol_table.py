@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.protocol_table --data DATA [--fold-weights DIR] [--methods virefsam random_forest]
 
 All methods see the same episodes. Finished cells (data set, shots, support, method) are kept in the record and are not
-measured again while data, settings and weights are the same, so the table can be filled call by call.
+measured again while data, settings, the method's threshold and weights are the same, so the table can be filled call by
+call. A change of the code is not noticed: --redo measures anew.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def _measure(arguments: argparse.Namespace, data: DataSets, part: Part, cells: C
         "seed": arguments.seed,
         "crop": CROP,
         "min_pixels": MIN_PIXELS,
+        "threshold": least_probability(part.method),
         "data_sha256": data.digest(part.dataset),
         "model": None if options is None else describe_model(options),
         "trained_on_it": part.seen,

@@ -9,6 +9,7 @@ import torch
 from benchmarks.accuracy import data_sets, false_alarms, protocol_figures, protocol_table, reliability
 from benchmarks.accuracy.cells import Cells
 from benchmarks.accuracy.data_sets import DataSets, Fold, draw_fold, scene
+from benchmarks.accuracy.options import RECORDS
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.image_folder import scan_folder
 
@@ -135,6 +136,33 @@ def test_other_settings_are_measured_again_and_folds_have_their_own_weights(data
     assert len(built) == 8
     _call(monkeypatch, protocol_table, *virefsam, "--episodes", 3, "--redo")
     assert len(built) == 12
+
+
+@pytest.mark.parametrize("module", [protocol_table, false_alarms])
+def test_another_threshold_is_measured_again(module, data, built, tmp_path, monkeypatch, capsys):
+    """A probability of 0.88 is marked from 0.5 and not from 0.9."""
+    record = tmp_path / "record.json"
+    monkeypatch.setattr(false_alarms, "SEARCHES", (false_alarms.Search("pools", "pools"),))
+    common = ("--data", data, "--record", record, "--methods", "random_forest")
+    if module is protocol_table:
+        common += ("--episodes", 2, "--shots", 1, "--supports", "mask", "--datasets", "pools")
+    marked = []
+    for threshold in (0.5, 0.5, 0.9):
+        monkeypatch.setattr(module, "least_probability", lambda method, threshold=threshold: threshold)
+        _call(monkeypatch, module, *common)
+        (cell,) = Cells(record)
+        assert cell["settings"]["threshold"] == threshold
+        marked.append(cell["result"]["miou" if module is protocol_table else "mean_share"])
+    assert len(built) == 2 and marked[0] == marked[1] > marked[2] == 0
+
+
+@pytest.mark.parametrize("name", ["protocol_table", "protocol_table_training_1", "false_alarms"])
+def test_committed_cells_hold_the_threshold_at_which_they_were_measured(name):
+    cells = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    assert cells
+    for cell in cells:
+        threshold = cell["settings"]["threshold"]
+        assert 0 < threshold < 1 and cell["result"].get("threshold", threshold) == threshold
 
 
 def test_two_processes_may_fill_one_record(tmp_path):
