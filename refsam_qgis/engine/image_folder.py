@@ -68,11 +68,13 @@ class ImageFolder:
         names: Name of each class that can be sought, by its id.
         samples: In the order of their file names.
         decode: Reads class ids out of a mask.
+        unlabelled: Images that lie there without a mask of their own, in the order of their paths; no samples.
     """
 
     names: dict[int, str]
     samples: tuple[Sample, ...]
     decode: Decoder
+    unlabelled: tuple[Path, ...] = ()
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Return the pixels ``(H, W, 3)`` uint8 RGB of a sample."""
@@ -124,7 +126,8 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     for mask in masks:
         _check_mask(mask, np.array(known))
         samples += cut_samples(_find_image(mask), mask, decode, wanted, crop, min_pixels)
-    return ImageFolder(wanted, tuple(samples), decode)
+    images = (path for path in find_files(folder, _IMAGE_SUFFIXES) if not path.name.lower().endswith(_MASK_SUFFIX))
+    return ImageFolder(wanted, tuple(samples), decode, without_mask(images, samples))
 
 
 def labelled_files(folder: Path) -> list[Path]:
@@ -216,8 +219,14 @@ def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
         )
 
 
-def find_files(folder: Path, ending: str) -> list[Path]:
-    """Return the files of a folder whose names end in `ending` (lower case), in capitals or not, sorted.
+def without_mask(images: Iterable[Path], samples: Iterable[Sample]) -> tuple[Path, ...]:
+    """Return the images that no sample comes from, in the order given; capitals in names do not matter."""
+    labelled = {str(sample.image).casefold() for sample in samples}  # there are disks that do not tell them apart
+    return tuple(image for image in images if str(image).casefold() not in labelled)
+
+
+def find_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
+    """Return the files of a folder whose names end in one of `ending` (lower case), in capitals or not, sorted.
 
     Hidden ones are left out, such as those that a Mac lays beside every file of another system's disk.
     """

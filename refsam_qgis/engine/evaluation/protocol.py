@@ -14,7 +14,8 @@ from ..image_folder import CLASSES
 from ..job import ProtocolJob
 from ..models.checkpoints import load_segmenter
 from ..rasters.outputs import OutputFiles, disk_errors
-from .datasets import Benchmark, Dataset, find_benchmark
+from .data_digest import describe_data
+from .datasets import Benchmark, Dataset, PublishedDataset, find_benchmark
 from .episodes import draw_episodes, draw_seeds
 from .measure import evaluate_method
 from .methods import Loader, build_segmenter, least_probability
@@ -45,7 +46,9 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         benchmark = find_benchmark(job.protocol)
         min_pixels = benchmark.min_pixels if job.min_pixels is None else job.min_pixels
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
-        outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
+        files = {file for sample in dataset.samples for file in (sample.image, sample.mask)}
+        outputs.spare(files)
+        _tell_unlabelled(dataset, reporter)
         lists = _draw_lists(job, benchmark, dataset)
         left_out = _left_out(benchmark, dataset, lists)
         if left_out:
@@ -54,6 +57,9 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
                 "so few episodes."
             )
         _read_images(dataset, lists, reporter)
+        if benchmark.names is not None:
+            files.add(Path(job.folder, benchmark.names))
+        data = describe_data(Path(job.folder), files, reporter)
         _try_to_build(job, reporter, load)
         methods, rows = {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
@@ -70,7 +76,7 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
             methods[method] = method_record(method, lists, results, dataset.names, segmenter.device)
             if job.picture is not None:
                 rows += picture_rows(method, encodings, results, job.support)
-        record = protocol_record(job, benchmark, min_pixels, dataset, lists, left_out, methods)
+        record = protocol_record(job, benchmark, min_pixels, dataset, data, lists, left_out, methods)
         if (path := outputs["report"]) is not None:
             with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(record, stream, ensure_ascii=False, indent=2)
@@ -111,6 +117,17 @@ def _left_out(benchmark: Benchmark, dataset: Dataset, lists: Sequence[FoldEpisod
     return [
         dataset.names[i] for fold in sorted({part.fold for part in lists}) for i in classes[fold] if i not in sought
     ]
+
+
+def _tell_unlabelled(dataset: PublishedDataset, reporter: Reporter) -> None:
+    """Tell of images that lie there in vain: a mask may be missing, or be called otherwise than it has to."""
+    if not dataset.unlabelled:
+        return
+    first, count = dataset.unlabelled[0], len(dataset.unlabelled)
+    such = f"1 image has no mask and is left out: '{first}'"
+    if count > 1:
+        such = f"{count} images have no masks and are left out, the first of them '{first}'"
+    reporter.log(f"{such}; add what is missing, named as the other masks are, or remove what is not to be measured.")
 
 
 def _read_images(dataset: Dataset, lists: Sequence[FoldEpisodes], reporter: Reporter) -> None:

@@ -1,6 +1,8 @@
 import csv
+import hashlib
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.evaluation import protocol, protocol_record, run_protocol
+from refsam_qgis.engine.evaluation import data_digest, protocol, protocol_record, run_protocol
 from refsam_qgis.engine.evaluation.datasets.folder import BENCHMARK
 from refsam_qgis.engine.evaluation.episodes import draw_episodes, draw_seeds
 from refsam_qgis.engine.events import SilentReporter
@@ -111,6 +113,52 @@ def test_a_folder_whose_name_is_no_utf_8_is_measured_and_recorded(folder, tmp_pa
     job = ProtocolJob(str(strange), methods=("virefsam",), episodes=12, report=str(report), picture=str(picture))
     run_protocol(job, SilentReporter(), load)
     assert from_dict(json.loads(report.read_text(encoding="utf-8"))["job"]) == job and picture.exists()
+
+
+def test_the_record_says_which_data_it_is_of(folder, tmp_path, monkeypatch):
+    def data(place):
+        return run_protocol(ProtocolJob(str(place), methods=("virefsam",), episodes=1, runs=1), SilentReporter(), load)[
+            "data"
+        ]
+
+    def expected(contents):
+        sha256 = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            sha256.update(path.name.encode() + b"\0" + str(path.stat().st_size).encode() + b"\0")
+            sha256.update(path.read_bytes() if contents else b"")
+        return sha256.hexdigest()
+
+    whole = {"files": 9, "bytes": sum(path.stat().st_size for path in folder.iterdir()), "images_without_mask": 0}
+    assert data(folder) == {**whole, "sha256": expected(True), "sha256_of": "names and contents"}
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "notes.txt").write_text("no part of the data")
+    assert data(tmp_path / "copy") == data(folder)
+    monkeypatch.setattr(data_digest, "READ_BYTES", whole["bytes"] - 1)
+    assert data(folder) == {**whole, "sha256": expected(False), "sha256_of": "names and sizes"}
+
+
+def test_images_without_a_mask_are_told_and_counted(folder):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message + "\n"
+
+    def measure():
+        listener = Listener()
+        job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1)
+        return run_protocol(job, listener, load), listener.text
+
+    assert "left out" not in measure()[1]
+    shutil.copy(folder / "image2.png", folder / "later.PNG")
+    record, told = measure()
+    assert f"1 image has no mask and is left out: '{folder / 'later.PNG'}'; add" in told
+    assert record["data"]["images_without_mask"] == 1 and record["samples"] == 4
+    (folder / "image3_mask.png").rename(folder / "image3_labels.png")
+    Image.open(folder / "image2.png").save(folder / "image2.jpg")  # taken in the place of image2.png
+    record, told = measure()
+    assert "4 images have no masks and are left out, the first of them" in told and "image2.png'" in told
+    assert record["data"]["images_without_mask"] == 4 and record["samples"] == 3
 
 
 def test_a_class_that_is_not_in_the_mean_is_named(folder):

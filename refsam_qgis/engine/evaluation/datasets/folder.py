@@ -21,4 +21,4 @@ def _scan(folder: Path, min_pixels: int, reporter: Reporter) -> ImageFolder:
     return scanned
 
 
-BENCHMARK = Benchmark(_scan, (), MIN_PIXELS, CROP)
+BENCHMARK = Benchmark(_scan, (), MIN_PIXELS, CROP, CLASSES)
