@@ -1,9 +1,11 @@
 import csv
+import gc
 import hashlib
 import json
 import os
 import shutil
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -11,20 +13,21 @@ import pytest
 from PIL import Image
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.evaluation import data_digest, protocol, protocol_record, run_protocol
+from refsam_qgis.engine.evaluation import data_digest, protocol, run_protocol
 from refsam_qgis.engine.evaluation.datasets.folder import BENCHMARK
 from refsam_qgis.engine.evaluation.episodes import draw_episodes, draw_seeds
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.image_folder import scan_folder
-from refsam_qgis.engine.job import ModelOptions, ProtocolJob, from_dict
+from refsam_qgis.engine.job import MAX_SEED, ModelOptions, ProtocolJob, from_dict
 from refsam_qgis.engine.models.segmenter import FOREGROUND
+from refsam_qgis.engine.models.weight_files import describe_model
 
 from .conftest import ColourSegmenter
 
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
-    monkeypatch.setattr(protocol_record, "describe_model", lambda options: {"method": options.method})
+    monkeypatch.setattr(protocol, "describe_model", lambda options: {"method": options.method})
 
 
 class Everywhere(ColourSegmenter):
@@ -176,7 +179,7 @@ def test_a_class_that_is_not_in_the_mean_is_named(folder):
     left_out, told = measure()
     assert left_out == [] and "mean holds" not in told
     left_out, told = measure(shots=2)
-    assert left_out == ["roof"] and "No mean holds roof: present in fewer than 3 images" in told
+    assert left_out == ["roof"] and "No mean holds roof: present with 64 pixels in fewer than 3 images" in told
 
 
 def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
@@ -188,6 +191,14 @@ def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
 def test_seeds_of_runs_come_from_the_master_seed():
     assert draw_seeds(3, 5)[:2] == draw_seeds(3, 2) and len(set(draw_seeds(3, 5))) == 5
     assert draw_seeds(3, 2) != draw_seeds(4, 2)
+
+
+def test_the_largest_seed_serves_every_method(folder):
+    methods = ("random_forest", "colour_prototype")
+    job = ProtocolJob(str(folder), methods=methods, episodes=2, runs=1, seed=MAX_SEED, support="scribble")
+    assert run_protocol(job, SilentReporter(), load)["seed"] == MAX_SEED
+    with pytest.raises(RefSAMError, match="Seed"):
+        replace(job, seed=MAX_SEED + 1)
 
 
 def test_table_and_picture_are_written_and_the_table_is_told(folder, tmp_path):
@@ -294,6 +305,37 @@ def test_each_method_is_loaded_by_its_own_name(folder):
     run_protocol(job, SilentReporter(), listen)
     methods = ("virefsam", "training_free", "fitted", "virefsam", "training_free")  # those that come later are tried
     assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
+
+
+def test_a_method_is_let_go_of_before_the_next_is_built(folder):
+    """Two of the large networks, with their encodings, may not fit into memory."""
+    built = []
+
+    def listen(options):
+        gc.collect()
+        assert not any(reference() for reference in built)
+        segmenter = ColourSegmenter()
+        built.append(weakref.ref(segmenter))
+        return segmenter
+
+    run_protocol(ProtocolJob(str(folder), episodes=2, runs=2), SilentReporter(), listen)
+    assert len(built) == 5
+
+
+def test_the_record_describes_the_weights_that_were_loaded(folder, tmp_path, monkeypatch):
+    """A file that is replaced or gone when the episodes are done neither ends up in the record nor costs it."""
+    monkeypatch.setattr(protocol, "describe_model", describe_model)
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            weights.unlink(missing_ok=True)
+
+    model = ModelOptions("vit_b", str(weights))
+    job = ProtocolJob(str(folder), methods=("training_free",), model=model, episodes=2, runs=1)
+    record = run_protocol(job, Listener(), load)
+    assert record["models"]["training_free"]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_damaged_image_is_told_before_the_first_episode(folder):
