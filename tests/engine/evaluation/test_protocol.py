@@ -188,6 +188,37 @@ def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
         run_protocol(ProtocolJob(str(folder)), SilentReporter(), load)
 
 
+def test_masks_of_0_and_255_are_explained(folder):
+    for path in folder.glob("*_mask.png"):
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, np.uint8(255), np.uint8(0))).save(path)
+    with pytest.raises(
+        RefSAMError, match=r"No mask .* shows 64 pixels of pool, roof; write the ids .* 255 is what nobody"
+    ):
+        run_protocol(ProtocolJob(str(folder), methods=("virefsam",)), SilentReporter(), load)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({0: "grass", 1: "pool", 2: "roof", 255: "Void"}, "Class 0, 'grass', is background and not sought"),
+        ({0: "_background_", 1: "pool", 2: "roof", 255: "car"}, "Class 255, 'car', is what nobody labelled and not"),
+        ({0: "Unlabelled", 1: "pool", 2: "roof"}, None),
+        ({0: "background", 1: "pool", 2: "roof"}, None),
+    ],
+)
+def test_classes_whose_ids_mean_something_else_are_told(folder, names, told):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message + "\n"
+
+    (folder / "classes.json").write_text(json.dumps(names), encoding="utf-8")
+    listener = Listener()
+    run_protocol(ProtocolJob(str(folder), methods=("virefsam",), episodes=4, runs=1), listener, load)
+    assert (told or "") in listener.text and ("not sought" in listener.text) == (told is not None)
+
+
 def test_seeds_of_runs_come_from_the_master_seed():
     assert draw_seeds(3, 5)[:2] == draw_seeds(3, 2) and len(set(draw_seeds(3, 5))) == 5
     assert draw_seeds(3, 2) != draw_seeds(4, 2)
