@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.dubai_mosaic --data DIR [--max-references 10] [--qgis qgis_process]
 
 DIR holds ``dubai_tile7.tif`` and ``dubai_tile7_mask.tif`` (class ids of "Semantic segmentation of aerial imagery",
-MBRSC / Humans in the Loop). All methods see the same references through the same raster path.
+MBRSC / Humans in the Loop). All methods see the same references through the same raster path, and each marks from its
+own threshold, as in the protocol.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.evaluation.methods import least_probability
 from refsam_qgis.engine.evaluation.metrics import Overlap
 from refsam_qgis.engine.job import METHODS, ReferenceSource, SegmentJob, SegmentOutputs
 
@@ -99,7 +101,8 @@ def _measure_method(
     model = replace(job.model, method=method) if own else job.model
     report = str(work / f"{method}.json") if own else None
     outputs = SegmentOutputs(polygons=str(work / f"{method}.gpkg"), mask=str(mask), report=report)
-    result, peak = run_alone(replace(job, model=model, outputs=outputs), method, qgis_process)
+    threshold = least_probability(method)
+    result, peak = run_alone(replace(job, model=model, outputs=outputs, threshold=threshold), method, qgis_process)
     ids = {summary["name"]: summary["id"] for summary in result["classes"]}
     overlaps = _overlaps(mask, truth_path, ninth, ids)
     return {
@@ -112,6 +115,7 @@ def _measure_method(
         "seconds_per_tile": result["seconds_per_tile"],
         "peak_memory_mib": round(peak / 2**20),
         "device": result["device"],
+        "threshold": threshold,
     }
 
 
