@@ -29,7 +29,7 @@ from refsam_qgis.engine.job import METHODS, ReferenceSource, SegmentJob, Segment
 
 from .mosaic_references import Ninth, choose_ninth, cut_references
 from .mosaic_run import run_alone
-from .options import RECORDS, add_model, markdown_table, model_options, percent
+from .options import RECORDS, add_model, markdown_table, model_options, percent, record_path
 
 CLASSES = {"water": 1, "building": 4, "vegetation": 5}
 UNLABELLED = 0
@@ -60,13 +60,16 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--qgis", metavar="QGIS_PROCESS", help="run the Processing algorithm with this executable")
     parser.add_argument("--work", type=Path, help="folder that keeps references and results")
-    parser.add_argument("--record", type=Path, default=RECORDS / "dubai_mosaic.json", help="JSON to write")
+    parser.add_argument("--record", type=record_path, default=RECORDS / "dubai_mosaic.json", help="JSON to write")
     add_model(parser, ("virefsam", "training_free", "random_forest"))
     return parser.parse_args()
 
 
 def _measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     image_path, truth_path = arguments.data / "dubai_tile7.tif", arguments.data / "dubai_tile7_mask.tif"
+    for path in (image_path, truth_path):
+        if not path.is_file():
+            raise RefSAMError("input", f"'{path}' is not there; give the folder of the mosaic and its mask as --data.")
     with rasterio.open(image_path) as image, rasterio.open(truth_path) as truth:
         ninth = choose_ninth(truth, CLASSES)
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ninth.shares.items())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy import data_sets, false_alarms, protocol_figures, protocol_table, reliability
+from benchmarks.accuracy import data_sets, dubai_mosaic, false_alarms, protocol_figures, protocol_table, reliability
 from benchmarks.accuracy.cells import Cells
 from benchmarks.accuracy.data_sets import DataSets, Fold, draw_fold, scene
 from benchmarks.accuracy.options import RECORDS
@@ -230,3 +230,29 @@ def test_data_are_told_apart_by_their_bytes(data, tmp_path):
     path.write_bytes(path.read_bytes() + b"\0")
     data_sets._digest.cache_clear()
     assert DataSets(changed, tmp_path).digest("pools") != first
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "value", "told"),
+    [
+        (protocol_table, "--episodes", "0", "0 is too few; give 1 or more"),
+        (protocol_table, "--runs", "0", "0 is too few"),
+        (protocol_table, "--seed", "-1", "-1 is no seed; give 0 to 4294967295"),
+        (protocol_table, "--record", "/nowhere/record.json", "the folder '/nowhere' does not exist; make it first"),
+        (false_alarms, "--targets", "0", "0 is too few"),
+        (dubai_mosaic, "--record", "/nowhere/record.json", "the folder '/nowhere' does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is(module, flag, value, told, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _call(monkeypatch, module, "--data", tmp_path, flag, value)
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [protocol_table, false_alarms, dubai_mosaic])
+def test_a_data_folder_that_is_not_there_is_told_in_a_sentence(module, tmp_path, monkeypatch):
+    only = ("--datasets", "epfl_roads") if module is protocol_table else ()
+    record = tmp_path / "record.json"
+    monkeypatch.setattr(false_alarms, "SEARCHES", false_alarms.SEARCHES[2:])
+    with pytest.raises(SystemExit, match=r"^'.*nowhere.*' (is not there|cannot be read); "):
+        _call(monkeypatch, module, "--data", tmp_path / "nowhere", "--record", record, *only)
