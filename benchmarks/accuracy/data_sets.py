@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import tempfile
@@ -13,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.evaluation.data_digest import digest_files
 from refsam_qgis.engine.evaluation.episodes import Episode, draw_episodes
-from refsam_qgis.engine.image_folder import ImageFolder, Sample, scan_folder
+from refsam_qgis.engine.image_folder import ImageFolder, Sample, labelled_files, scan_folder
 
 from .generated import write_scenes
 
@@ -81,7 +81,7 @@ class DataSets:
         return _scan(self.folder(name))
 
     def digest(self, name: str) -> str:
-        """SHA-256 over the names and contents of a data set's files, as hexadecimal digits."""
+        """SHA-256 of a data set's images, masks and names of classes, as `digest_files` makes it."""
         return digest_folder(self.folder(name))
 
 
@@ -102,12 +102,8 @@ def _scan(folder: Path) -> ImageFolder:
 
 @lru_cache
 def digest_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files, as hexadecimal digits."""
-    sha256 = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        sha256.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        sha256.update(path.read_bytes())
-    return sha256.hexdigest()
+    """SHA-256 of a folder's images, masks and names of classes, as hexadecimal digits."""
+    return digest_files(folder, labelled_files(folder))
 
 
 def draw_fold(folder: ImageFolder, fold: Fold | None, shots: int, count: int, seed: int) -> list[Episode]:

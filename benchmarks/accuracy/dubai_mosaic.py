@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.dubai_mosaic --data DIR [--max-references 10] [--qgis qgis_process]
 
 DIR holds ``dubai_tile7.tif`` and ``dubai_tile7_mask.tif`` (class ids of "Semantic segmentation of aerial imagery",
-MBRSC / Humans in the Loop). All methods see the same references through the same raster path.
+MBRSC / Humans in the Loop). All methods see the same references through the same raster path, and each marks from its
+own threshold, as in the protocol.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from refsam_qgis.engine.errors import RefSAMError
+from refsam_qgis.engine.evaluation.methods import least_probability
 from refsam_qgis.engine.evaluation.metrics import Overlap
 from refsam_qgis.engine.job import METHODS, ReferenceSource, SegmentJob, SegmentOutputs
 
 from .mosaic_references import Ninth, choose_ninth, cut_references
 from .mosaic_run import run_alone
-from .options import RECORDS, add_model, markdown_table, model_options, percent
+from .options import RECORDS, add_model, markdown_table, model_options, percent, record_path
 
 CLASSES = {"water": 1, "building": 4, "vegetation": 5}
 UNLABELLED = 0
@@ -58,13 +60,16 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--qgis", metavar="QGIS_PROCESS", help="run the Processing algorithm with this executable")
     parser.add_argument("--work", type=Path, help="folder that keeps references and results")
-    parser.add_argument("--record", type=Path, default=RECORDS / "dubai_mosaic.json", help="JSON to write")
+    parser.add_argument("--record", type=record_path, default=RECORDS / "dubai_mosaic.json", help="JSON to write")
     add_model(parser, ("virefsam", "training_free", "random_forest"))
     return parser.parse_args()
 
 
 def _measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     image_path, truth_path = arguments.data / "dubai_tile7.tif", arguments.data / "dubai_tile7_mask.tif"
+    for path in (image_path, truth_path):
+        if not path.is_file():
+            raise RefSAMError("input", f"'{path}' is not there; give the folder of the mosaic and its mask as --data.")
     with rasterio.open(image_path) as image, rasterio.open(truth_path) as truth:
         ninth = choose_ninth(truth, CLASSES)
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ninth.shares.items())
@@ -99,7 +104,8 @@ def _measure_method(
     model = replace(job.model, method=method) if own else job.model
     report = str(work / f"{method}.json") if own else None
     outputs = SegmentOutputs(polygons=str(work / f"{method}.gpkg"), mask=str(mask), report=report)
-    result, peak = run_alone(replace(job, model=model, outputs=outputs), method, qgis_process)
+    threshold = least_probability(method)
+    result, peak = run_alone(replace(job, model=model, outputs=outputs, threshold=threshold), method, qgis_process)
     ids = {summary["name"]: summary["id"] for summary in result["classes"]}
     overlaps = _overlaps(mask, truth_path, ninth, ids)
     return {
@@ -112,6 +118,7 @@ def _measure_method(
         "seconds_per_tile": result["seconds_per_tile"],
         "peak_memory_mib": round(peak / 2**20),
         "device": result["device"],
+        "threshold": threshold,
     }
 
 

@@ -22,7 +22,7 @@ from refsam_qgis.engine.models.weight_files import describe_model
 
 from .cells import Cells, Fields
 from .data_sets import FOLDS, GENERATED, DataSets, open_data_sets
-from .options import RECORDS, add_model, markdown_table, model_options, percent
+from .options import RECORDS, add_model, count, markdown_table, model_options, percent, record_path, seed
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What the methods mark where there is nothing to find.")
     parser.add_argument("--data", type=Path, required=True, help="folder of train/ and eval/")
-    parser.add_argument("--targets", type=int, default=50, help="of each pair of data sets")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--record", type=Path, default=RECORDS / "false_alarms.json", help="JSON to read and to write")
+    parser.add_argument("--targets", type=count, default=50, help="of each pair of data sets")
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument(
+        "--record", type=record_path, default=RECORDS / "false_alarms.json", help="JSON to read and to write"
+    )
     parser.add_argument("--redo", action="store_true", help="measure finished cells again")
     add_model(parser)
     return parser.parse_args()
@@ -77,9 +79,10 @@ def _parse() -> argparse.Namespace:
 def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, method: str, cells: Cells) -> None:
     options = network_options(method, model_options(arguments))
     key = {"references": search.references, "targets": search.targets, "method": method}
-    settings = {
+    settings: Fields = {
         "targets": arguments.targets,
         "seed": arguments.seed,
+        "threshold": least_probability(method),
         "references_sha256": data.digest(search.references),
         "targets_sha256": data.digest(search.targets),
         "model": None if options is None else describe_model(options),
@@ -89,7 +92,7 @@ def _measure(arguments: argparse.Namespace, data: DataSets, search: Search, meth
         return
     references, targets = data.scan(search.references), data.scan(search.targets)
     dataset, episodes = draw_empty_episodes(references, targets, arguments.targets, arguments.seed, search.absent)
-    alarms = FalseAlarms(least_probability(method))
+    alarms = FalseAlarms(settings["threshold"])
     segmenter = build_segmenter(method, model_options(arguments), arguments.seed, load_segmenter)
     evaluate_method(segmenter, dataset, episodes, "mask", lambda _, *found: alarms.add(*found))
     result: Fields = {

@@ -8,9 +8,33 @@ from dataclasses import replace
 from pathlib import Path
 
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.job import MODELS, PROTOCOL_METHODS, ModelOptions
+from refsam_qgis.engine.job import MAX_SEED, MODELS, PROTOCOL_METHODS, ModelOptions
 
 RECORDS = Path(__file__).parent / "records"
+
+
+def count(text: str) -> int:
+    """Read a number of episodes, runs or the like off the command line; at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few; give 1 or more")
+    return number
+
+
+def seed(text: str) -> int:
+    """Read a seed that every method takes off the command line."""
+    number = int(text)
+    if not 0 <= number <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{number} is no seed; give 0 to {MAX_SEED}")
+    return number
+
+
+def record_path(text: str) -> Path:
+    """Read where a record is kept off the command line: a missing folder is to be told before hours of measuring."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"the folder '{path.parent}' does not exist; make it first")
+    return path
 
 
 def add_model(parser: argparse.ArgumentParser, methods: Sequence[str] = PROTOCOL_METHODS) -> None:

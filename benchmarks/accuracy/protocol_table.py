@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.protocol_table --data DATA [--fold-weights DIR] [--methods virefsam random_forest]
 
 All methods see the same episodes. Finished cells (data set, shots, support, method) are kept in the record and are not
-measured again while data, settings and weights are the same, so the table can be filled call by call.
+measured again while data, settings, the method's threshold and weights are the same, so the table can be filled call by
+call. A change of the code is not noticed: --redo measures anew.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from refsam_qgis.engine.models.weight_files import describe_model
 
 from .cells import Cells, Fields
 from .data_sets import FOLDERS, FOLDS, DataSets, Fold, draw_fold, open_data_sets
-from .options import RECORDS, add_fold_weights, add_model, fold_options, model_options
+from .options import RECORDS, add_fold_weights, add_model, count, fold_options, model_options, record_path, seed
 from .protocol_figures import summary_table, table
 from .shared_encodings import SharedEncodings
 
@@ -53,12 +54,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Few-shot accuracy of all methods on all data sets.")
     parser.add_argument("--data", type=Path, required=True, help="folder of train/ and eval/")
     parser.add_argument("--datasets", nargs="+", choices=FOLDERS, default=list(FOLDERS))
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--shots", type=count, nargs="+", default=[1, 5])
     parser.add_argument("--supports", nargs="+", choices=SUPPORTS, default=["mask", "scribble"])
-    parser.add_argument("--episodes", type=int, default=ProtocolJob.episodes, help="of each run (and fold)")
-    parser.add_argument("--runs", type=int, default=1, help="episode lists, each of another seed")
-    parser.add_argument("--seed", type=int, default=ProtocolJob.seed)
-    parser.add_argument("--record", type=Path, default=RECORD, help="JSON to read and to write")
+    parser.add_argument("--episodes", type=count, default=ProtocolJob.episodes, help="of each run (and fold)")
+    parser.add_argument("--runs", type=count, default=1, help="episode lists, each of another seed")
+    parser.add_argument("--seed", type=seed, default=ProtocolJob.seed)
+    parser.add_argument("--record", type=record_path, default=RECORD, help="JSON to read and to write")
     parser.add_argument("--redo", action="store_true", help="measure finished cells again")
     add_fold_weights(parser)
     add_model(parser)
@@ -97,6 +98,7 @@ def _measure(arguments: argparse.Namespace, data: DataSets, part: Part, cells: C
         "seed": arguments.seed,
         "crop": CROP,
         "min_pixels": MIN_PIXELS,
+        "threshold": least_probability(part.method),
         "data_sha256": data.digest(part.dataset),
         "model": None if options is None else describe_model(options),
         "trained_on_it": part.seen,

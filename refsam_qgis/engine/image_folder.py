@@ -68,11 +68,13 @@ class ImageFolder:
         names: Name of each class that can be sought, by its id.
         samples: In the order of their file names.
         decode: Reads class ids out of a mask.
+        unlabelled: Images that lie there without a mask of their own, in the order of their paths; no samples.
     """
 
     names: dict[int, str]
     samples: tuple[Sample, ...]
     decode: Decoder
+    unlabelled: tuple[Path, ...] = ()
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Return the pixels ``(H, W, 3)`` uint8 RGB of a sample."""
@@ -105,11 +107,15 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
     Raises:
         RefSAMError: With code ``input`` if the folder, its ``classes.json`` or one of its pairs is missing or invalid.
     """
-    names = _read_classes(folder / CLASSES)
-    ignored = frozenset({IGNORE_ID} | {i for i, name in names.items() if name.strip().lower() in _IGNORE_NAMES})
+    names = read_classes(folder / CLASSES)
+    ignored = frozenset({IGNORE_ID} | {i for i, name in names.items() if is_ignored(name)})
     wanted = {i: name for i, name in names.items() if i != 0 and i not in ignored}
     if not wanted:
-        raise RefSAMError("input", f"'{folder / CLASSES}' names no class beside background; add one.")
+        raise RefSAMError(
+            "input",
+            f"'{folder / CLASSES}' names no class beside background (0) and what nobody labelled (255); "
+            "give each class another id, there and in the masks.",
+        )
     masks = find_files(folder, _MASK_SUFFIX)
     if not masks:
         raise RefSAMError("input", f"'{folder}' holds no NAME{_MASK_SUFFIX}; put one beside each image.")
@@ -120,11 +126,15 @@ def scan_folder(folder: Path, crop: int = CROP, min_pixels: int = MIN_PIXELS) ->
         decoded: NDArray[np.uint8] = table[np.asarray(image, dtype=np.uint8)]
         return decoded
 
+    def decode_checked(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        _check_mask(image, np.array(known))
+        return decode(image)
+
     samples: list[Sample] = []
     for mask in masks:
-        _check_mask(mask, np.array(known))
-        samples += cut_samples(_find_image(mask), mask, decode, wanted, crop, min_pixels)
-    return ImageFolder(wanted, tuple(samples), decode)
+        samples += cut_samples(_find_image(mask), mask, decode_checked, wanted, crop, min_pixels)
+    images = (path for path in find_files(folder, _IMAGE_SUFFIXES) if not path.name.lower().endswith(_MASK_SUFFIX))
+    return ImageFolder(wanted, tuple(samples), decode, without_mask(images, samples))
 
 
 def labelled_files(folder: Path) -> list[Path]:
@@ -140,7 +150,7 @@ def labelled_files(folder: Path) -> list[Path]:
 def cut_samples(
     image: Path,
     mask: Path,
-    decode: Decoder,
+    decode: Callable[[ImageFile.ImageFile], NDArray[np.uint8]],
     wanted: Iterable[int],
     crop: int,
     min_pixels: int,
@@ -182,7 +192,17 @@ def cut_samples(
     return samples
 
 
-def _read_classes(path: Path) -> dict[int, str]:
+def is_ignored(name: str) -> bool:
+    """Whether a class of that name is what nobody labelled."""
+    return name.strip().lower() in _IGNORE_NAMES
+
+
+def read_classes(path: Path) -> dict[int, str]:
+    """Return the name of each class id in a ``classes.json``, background and ignored ones included.
+
+    Raises:
+        RefSAMError: With code ``input`` if it is missing or invalid.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
         names = {int(key): str(name) for key, name in document.items()}
@@ -197,14 +217,14 @@ def _read_classes(path: Path) -> dict[int, str]:
     return names
 
 
-def _check_mask(mask: Path, known: NDArray[np.bool_]) -> None:
+def _check_mask(mask: ImageFile.ImageFile, known: NDArray[np.bool_]) -> None:
     """Check that a mask is a band of class ids that are all ``known`` ``(256,)``."""
-    with open_image(mask) as opened:
-        if opened.mode not in ("1", "L", "P"):
-            raise RefSAMError("input", f"'{mask}' is not a single band of 8-bit class ids; save it as such.")
-        strange = np.flatnonzero(np.bincount(np.asarray(opened, dtype=np.uint8).ravel(), minlength=256) * ~known)
+    name = os.fsdecode(mask.filename)
+    if mask.mode not in ("1", "L", "P"):
+        raise RefSAMError("input", f"'{name}' is not a single band of 8-bit class ids; save it as such.")
+    strange = np.flatnonzero(np.bincount(np.asarray(mask, dtype=np.uint8).ravel(), minlength=256) * ~known)
     if len(strange):
-        raise RefSAMError("input", f"'{mask}' holds the value {strange[0]}, which {CLASSES} does not name; add it.")
+        raise RefSAMError("input", f"'{name}' holds the value {strange[0]}, which {CLASSES} does not name; add it.")
 
 
 def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
@@ -216,8 +236,14 @@ def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
         )
 
 
-def find_files(folder: Path, ending: str) -> list[Path]:
-    """Return the files of a folder whose names end in `ending` (lower case), in capitals or not, sorted.
+def without_mask(images: Iterable[Path], samples: Iterable[Sample]) -> tuple[Path, ...]:
+    """Return the images that no sample comes from, in the order given; capitals in names do not matter."""
+    labelled = {str(sample.image).casefold() for sample in samples}  # there are disks that do not tell them apart
+    return tuple(image for image in images if str(image).casefold() not in labelled)
+
+
+def find_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
+    """Return the files of a folder whose names end in one of `ending` (lower case), in capitals or not, sorted.
 
     Hidden ones are left out, such as those that a Mac lays beside every file of another system's disk.
     """

@@ -23,6 +23,8 @@ THRESHOLD = 0.3
 With honest probabilities the overlap with the truth is greatest below one half (the threshold that is best for the Dice
 score is half that score: Lipton et al. 2014); this value was best on the development scenes.
 """
+MAX_SEED = 2**32 - 1
+"""Largest seed of a protocol: what numpy and scikit-learn take; a negative one would draw the lists of its opposite."""
 ANNOTATIONS = ("complete", "partial")
 STRETCHES = ("auto", "none", "percentile")
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -508,7 +510,7 @@ class ProtocolJob:
         shots: Reference images per episode.
         episodes: Number of episodes of each run and fold.
         runs: Episode lists, of whose figures mean and deviation are told.
-        seed: Master seed, from which each run draws its own.
+        seed: Master seed, from which each run draws its own; 0 to `MAX_SEED`.
         support: How the references are marked, one of `SUPPORTS`.
         min_pixels: Fewest pixels of a class that is present in an image; ``None`` for the protocol's own.
         report: JSON record; ``None`` for none.
@@ -543,6 +545,7 @@ class ProtocolJob:
             raise RefSAMError("input", "A method is named twice; name each once.")
         for name in ("shots", "episodes", "runs"):
             _range(name, getattr(self, name), 1, float("inf"))
+        _range("seed", self.seed, 0, MAX_SEED)
         if self.min_pixels is not None:
             _range("min_pixels", self.min_pixels, 1, float("inf"))
         if self.folds is not None and (not self.folds or min(self.folds) < 0 or len(set(self.folds)) < len(self.folds)):

@@ -107,6 +107,8 @@ def test_every_extent_is_a_rectangle(job):
         ({"episodes": 0}, "Episodes 0"),
         ({"runs": 0}, "Runs 0"),
         ({"min_pixels": 0}, "Min pixels 0"),
+        ({"seed": -1}, "Seed -1 is out of range; use 0 to 4294967295"),
+        ({"seed": 2**32}, "Seed 4294967296 is out of range"),
         ({"folds": []}, "Folds"),
         ({"folds": [1, 1]}, "each once"),
         ({"folds": [-1]}, "from 0"),

@@ -57,7 +57,8 @@ def draw_episodes(
         raise RefSAMError(
             "input",
             f"None of the classes {names} is present in {shots + 1} images of "
-            f"'{dataset.samples[0].image.parent}'; add labelled images or ask for fewer shots.",
+            f"'{dataset.samples[0].image.parent}' with as many pixels as were asked for; add labelled images, or ask "
+            "for fewer shots or pixels.",
         )
     rng = random.Random(seed)
     walk = _walk(queries, rng)

@@ -91,6 +91,7 @@ def run_evaluate(job: EvaluateJob, reporter: Reporter, load: Loader | None = Non
         if aligned is not None:
             reporter.log(aligned)
         _log_backgrounds((result, truth), reporter)
+        _log_pictures((result, truth), reporter)
         _log_coarse_grid(job, result, truth, grid, reporter)
         window, extent = _target(job, truth, grid)
         blocks = list(_blocks(window))
@@ -328,6 +329,15 @@ def _log_backgrounds(layers: Sequence[Layer], reporter: Reporter) -> None:
             reporter.log(
                 f"'{layer.path}' declares 0 to be no data; it is taken as background, which counts. Declare another "
                 "value for pixels that should not count."
+            )
+
+
+def _log_pictures(layers: Sequence[Layer], reporter: Reporter) -> None:
+    for layer in layers:
+        if isinstance(layer, RasterLayer) and layer.is_picture:
+            reporter.log(
+                f"'{layer.path}' is a picture with a red, a green and a blue band; the red one alone is read as class "
+                "numbers. If colours stand for classes there, such as in a rendered image, export the raw data instead."
             )
 
 

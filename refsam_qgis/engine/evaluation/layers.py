@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -173,6 +173,7 @@ class RasterLayer:
         self._dataset = stack.enter_context(open_raster(path))
         self._stack = stack
         self.background_is_nodata = self._dataset.nodata == 0
+        self.is_picture = self._dataset.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self._names = {i: name.strip() for i, name in enumerate(names, 1)} or _tagged_names(self._dataset)
         self._reader: Any = self._dataset
         self.grid = Grid(_crs(self._dataset), map_transform(self._dataset), self._dataset.width, self._dataset.height)

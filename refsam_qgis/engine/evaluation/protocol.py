@@ -13,12 +13,14 @@ from ..events import Reporter, check_cancelled
 from ..image_folder import CLASSES
 from ..job import ProtocolJob
 from ..models.checkpoints import load_segmenter
+from ..models.weight_files import describe_model
 from ..rasters.outputs import OutputFiles, disk_errors
-from .datasets import Benchmark, Dataset, find_benchmark
+from .data_digest import describe_data
+from .datasets import Benchmark, Dataset, PublishedDataset, find_benchmark
 from .episodes import draw_episodes, draw_seeds
 from .measure import evaluate_method
-from .methods import Loader, build_segmenter, least_probability
-from .pictures import draw_pictures, picture_rows
+from .methods import Loader, build_segmenter, least_probability, network_options
+from .pictures import PictureRow, draw_pictures, picture_rows
 from .protocol_record import FoldEpisodes, method_record, protocol_record, protocol_table, write_table
 from .search import Encodings
 
@@ -45,32 +47,29 @@ def run_protocol(job: ProtocolJob, reporter: Reporter, load: Loader = load_segme
         benchmark = find_benchmark(job.protocol)
         min_pixels = benchmark.min_pixels if job.min_pixels is None else job.min_pixels
         dataset = benchmark.scan(Path(job.folder), min_pixels, reporter)
-        outputs.spare(file for sample in dataset.samples for file in (sample.image, sample.mask))
+        files = {file for sample in dataset.samples for file in (sample.image, sample.mask)}
+        outputs.spare(files)
+        _tell_unlabelled(dataset, reporter)
         lists = _draw_lists(job, benchmark, dataset)
         left_out = _left_out(benchmark, dataset, lists)
         if left_out:
             reporter.log(
-                f"No mean holds {', '.join(left_out)}: present in fewer than {job.shots + 1} images, or not drawn in "
-                "so few episodes."
+                f"No mean holds {', '.join(left_out)}: present with {min_pixels} pixels in fewer than {job.shots + 1} "
+                "images, or not drawn in so few episodes."
             )
         _read_images(dataset, lists, reporter)
+        if benchmark.names is not None:
+            files.add(Path(job.folder, benchmark.names))
+        data = describe_data(Path(job.folder), files, reporter)
         _try_to_build(job, reporter, load)
-        methods, rows = {}, []
+        methods, models, rows = {}, {}, []
         progress = _Progress(reporter, len(job.methods) * len(lists) * job.episodes)
         for method in job.methods:
-            progress.method = method
-            encodings = Encodings(build_segmenter(method, job.model, job.seed, load), dataset)
-            segmenter = encodings.segmenter
-            results = [
-                evaluate_method(
-                    segmenter, dataset, part.episodes, job.support, progress.step, encodings, least_probability(method)
-                )
-                for part in lists
-            ]
-            methods[method] = method_record(method, lists, results, dataset.names, segmenter.device)
-            if job.picture is not None:
-                rows += picture_rows(method, encodings, results, job.support)
-        record = protocol_record(job, benchmark, min_pixels, dataset, lists, left_out, methods)
+            if (options := network_options(method, job.model)) is not None:
+                models[method] = describe_model(options)  # while the files are those that are loaded
+            methods[method], pictures = _measure(job, method, dataset, lists, progress, load)
+            rows += pictures
+        record = protocol_record(job, benchmark, min_pixels, dataset, data, lists, left_out, methods, models)
         if (path := outputs["report"]) is not None:
             with disk_errors(path), open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(record, stream, ensure_ascii=False, indent=2)
@@ -113,6 +112,17 @@ def _left_out(benchmark: Benchmark, dataset: Dataset, lists: Sequence[FoldEpisod
     ]
 
 
+def _tell_unlabelled(dataset: PublishedDataset, reporter: Reporter) -> None:
+    """Tell of images that lie there in vain: a mask may be missing, or be called otherwise than it has to."""
+    if not dataset.unlabelled:
+        return
+    first, count = dataset.unlabelled[0], len(dataset.unlabelled)
+    such = f"1 image has no mask and is left out: '{first}'"
+    if count > 1:
+        such = f"{count} images have no masks and are left out, the first of them '{first}'"
+    reporter.log(f"{such}; add what is missing, named as the other masks are, or remove what is not to be measured.")
+
+
 def _read_images(dataset: Dataset, lists: Sequence[FoldEpisodes], reporter: Reporter) -> None:
     """Read each image of the episodes once: a damaged one is so told before the first of them, and not after hours.
 
@@ -138,6 +148,31 @@ def _try_to_build(job: ProtocolJob, reporter: Reporter, load: Loader) -> None:
     for method in job.methods[1:]:
         check_cancelled(reporter)
         build_segmenter(method, job.model, job.seed, load)
+
+
+def _measure(
+    job: ProtocolJob,
+    method: str,
+    dataset: Dataset,
+    lists: Sequence[FoldEpisodes],
+    progress: _Progress,
+    load: Loader,
+) -> tuple[dict[str, Any], list[PictureRow]]:
+    """Run all episodes through one method and let go of it, its encodings included, before the next is built.
+
+    Returns:
+        The `method_record`, and what is drawn of it if the job asks for a picture.
+    """
+    progress.method = method
+    encodings = Encodings(build_segmenter(method, job.model, job.seed, load), dataset)
+    segmenter = encodings.segmenter
+    least = least_probability(method)
+    results = [
+        evaluate_method(segmenter, dataset, part.episodes, job.support, progress.step, encodings, least)
+        for part in lists
+    ]
+    record = method_record(method, lists, results, dataset.names, segmenter.device)
+    return record, [] if job.picture is None else picture_rows(method, encodings, results, job.support)
 
 
 class _Progress:

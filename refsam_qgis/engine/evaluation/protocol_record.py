@@ -18,11 +18,10 @@ from refsam_qgis import __version__
 
 from ..job import ProtocolJob, to_dict
 from ..models.precision import name_precision
-from ..models.weight_files import describe_model
-from .datasets import Benchmark, Dataset
+from .datasets import Benchmark, PublishedDataset
 from .episodes import Episode
 from .measure import MethodResult
-from .methods import PIXEL_METHODS, least_probability, network_options
+from .methods import PIXEL_METHODS, least_probability
 from .metrics import mean_defined
 
 COLUMNS = ("method", "shots", "support", "mIoU %", "± runs", "FB-IoU %", "± runs", "s/image", "s/references")
@@ -105,10 +104,12 @@ def protocol_record(
     job: ProtocolJob,
     benchmark: Benchmark,
     min_pixels: int,
-    dataset: Dataset,
+    dataset: PublishedDataset,
+    data: dict[str, Any],
     lists: Sequence[FoldEpisodes],
     left_out: list[str],
     methods: dict[str, dict[str, Any]],
+    models: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the record of a run: everything that its figures depend on, and the figures.
 
@@ -117,9 +118,11 @@ def protocol_record(
         benchmark: How the data set was used.
         min_pixels: Fewest pixels of a class that counts as present.
         dataset: What was searched.
+        data: What `describe_data` says of its files.
         lists: Episodes of each run and fold.
         left_out: Names of the classes that no episode seeks.
         methods: The `method_record` of each method.
+        models: What `describe_model` says of the network of each method that has one.
     """
     drawn = Counter(episode.class_id for part in lists for episode in part.episodes)
     return {
@@ -135,14 +138,11 @@ def protocol_record(
         "crop": benchmark.crop,
         "min_pixels": min_pixels,
         "samples": len(dataset.samples),
+        "data": {**data, "images_without_mask": len(dataset.unlabelled)},
         "episodes_per_class": {dataset.names[i]: drawn[i] for i in sorted(drawn)},
         "classes_left_out": left_out,
         "methods": methods,
-        "models": {
-            method: describe_model(options)
-            for method in methods
-            if (options := network_options(method, job.model)) is not None
-        },
+        "models": models,
         "versions": _versions(job.methods),
     }
 

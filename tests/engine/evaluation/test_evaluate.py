@@ -82,6 +82,24 @@ def test_bands_beside_the_classes_do_not_say_where_they_have_data(write_raster):
     assert record["grid"]["pixels_compared"] == 40 * 70
 
 
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_picture_of_classes_in_colours_is_told_of(write_raster, bands):
+    """Pools are drawn red in the truth and roofs green: the only class found is taken for the red one."""
+    true, found = np.zeros((bands, 60, 70), np.uint8), np.zeros((1, 60, 70), np.uint8)
+    true[0, :20], true[1, 30:] = 255, 255
+    true[3:] = 255
+    found[0, 30:] = 1
+    result = write_raster(found, "result.tif")
+    recorder = Recorder()
+    truth = write_raster(true, "truth.tif", photometric="rgb")
+    assert compare(recorder, result=result, truth=truth)["miou"] == 0
+    (told,) = [message for message in recorder.messages if "picture" in message]
+    assert "truth.tif' is a picture" in told and "the red one alone is read" in told and "export the raw data" in told
+    plain = Recorder()
+    compare(plain, result=result, truth=write_raster(true, "plain.tif", photometric="minisblack"))
+    assert not [message for message in plain.messages if "picture" in message]
+
+
 def test_blocks_change_nothing(write_raster, monkeypatch):
     result, truth = write_raster(patches(0)[None], "result.tif"), write_raster(patches(1)[None], "truth.tif")
     whole = compare(result=result, truth=truth, tolerance=3)

@@ -6,8 +6,9 @@ import pytest
 import rasterio
 from PIL import Image
 
+from refsam_qgis.engine import image_folder
 from refsam_qgis.engine.errors import RefSAMError
-from refsam_qgis.engine.image_folder import scan_folder
+from refsam_qgis.engine.image_folder import open_image, scan_folder
 from refsam_qgis.engine.models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 
 
@@ -23,6 +24,18 @@ def test_class_zero_is_background_unless_named_unlabelled(write_folder):
     assert plain.read_label(plain.samples[0], 1).tolist() == [[BACKGROUND, FOREGROUND], [BACKGROUND, IGNORE]]
     open_world = scan_folder(write_folder({"a": mask}, {0: "Unlabelled", 1: "pool", 2: "roof"}))
     assert open_world.read_label(open_world.samples[0], 1).tolist() == [[IGNORE, FOREGROUND], [BACKGROUND, IGNORE]]
+
+
+def test_each_file_is_opened_once(folder, monkeypatch):
+    opened = []
+
+    def listen(path):
+        opened.append(path.name)
+        return open_image(path)
+
+    monkeypatch.setattr(image_folder, "open_image", listen)
+    scan_folder(folder)
+    assert sorted(opened) == sorted(path.name for path in folder.glob("*.png"))
 
 
 def test_large_images_are_cut_into_parts_that_cover_them_once(write_folder):
@@ -58,6 +71,10 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_sentence(folder, tmp_path):
     assert "has no image" in message(folder)
     (folder / "classes.json").write_text('{"0": "background", "1": "pool", "300": "roof"}')
     assert "class id 300" in message(folder)
+    (folder / "classes.json").write_text('{"0": "background", "255": "pool"}')
+    assert "no class beside background (0) and what nobody labelled (255); give each class another id" in message(
+        folder
+    )
     (folder / "classes.json").write_text("[1]")
     assert "JSON object" in message(folder)
 

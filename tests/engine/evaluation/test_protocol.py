@@ -1,7 +1,11 @@
 import csv
+import gc
+import hashlib
 import json
 import os
+import shutil
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,20 +13,21 @@ import pytest
 from PIL import Image
 
 from refsam_qgis.engine.errors import JobCancelled, RefSAMError
-from refsam_qgis.engine.evaluation import protocol, protocol_record, run_protocol
+from refsam_qgis.engine.evaluation import data_digest, protocol, run_protocol
 from refsam_qgis.engine.evaluation.datasets.folder import BENCHMARK
 from refsam_qgis.engine.evaluation.episodes import draw_episodes, draw_seeds
 from refsam_qgis.engine.events import SilentReporter
 from refsam_qgis.engine.image_folder import scan_folder
-from refsam_qgis.engine.job import ModelOptions, ProtocolJob, from_dict
+from refsam_qgis.engine.job import MAX_SEED, ModelOptions, ProtocolJob, from_dict
 from refsam_qgis.engine.models.segmenter import FOREGROUND
+from refsam_qgis.engine.models.weight_files import describe_model
 
 from .conftest import ColourSegmenter
 
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
-    monkeypatch.setattr(protocol_record, "describe_model", lambda options: {"method": options.method})
+    monkeypatch.setattr(protocol, "describe_model", lambda options: {"method": options.method})
 
 
 class Everywhere(ColourSegmenter):
@@ -113,6 +118,52 @@ def test_a_folder_whose_name_is_no_utf_8_is_measured_and_recorded(folder, tmp_pa
     assert from_dict(json.loads(report.read_text(encoding="utf-8"))["job"]) == job and picture.exists()
 
 
+def test_the_record_says_which_data_it_is_of(folder, tmp_path, monkeypatch):
+    def data(place):
+        return run_protocol(ProtocolJob(str(place), methods=("virefsam",), episodes=1, runs=1), SilentReporter(), load)[
+            "data"
+        ]
+
+    def expected(contents):
+        sha256 = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            sha256.update(path.name.encode() + b"\0" + str(path.stat().st_size).encode() + b"\0")
+            sha256.update(path.read_bytes() if contents else b"")
+        return sha256.hexdigest()
+
+    whole = {"files": 9, "bytes": sum(path.stat().st_size for path in folder.iterdir()), "images_without_mask": 0}
+    assert data(folder) == {**whole, "sha256": expected(True), "sha256_of": "names and contents"}
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "notes.txt").write_text("no part of the data")
+    assert data(tmp_path / "copy") == data(folder)
+    monkeypatch.setattr(data_digest, "READ_BYTES", whole["bytes"] - 1)
+    assert data(folder) == {**whole, "sha256": expected(False), "sha256_of": "names and sizes"}
+
+
+def test_images_without_a_mask_are_told_and_counted(folder):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message + "\n"
+
+    def measure():
+        listener = Listener()
+        job = ProtocolJob(str(folder), methods=("virefsam",), episodes=1, runs=1)
+        return run_protocol(job, listener, load), listener.text
+
+    assert "left out" not in measure()[1]
+    shutil.copy(folder / "image2.png", folder / "later.PNG")
+    record, told = measure()
+    assert f"1 image has no mask and is left out: '{folder / 'later.PNG'}'; add" in told
+    assert record["data"]["images_without_mask"] == 1 and record["samples"] == 4
+    (folder / "image3_mask.png").rename(folder / "image3_labels.png")
+    Image.open(folder / "image2.png").save(folder / "image2.jpg")  # taken in the place of image2.png
+    record, told = measure()
+    assert "4 images have no masks and are left out, the first of them" in told and "image2.png'" in told
+    assert record["data"]["images_without_mask"] == 4 and record["samples"] == 3
+
+
 def test_a_class_that_is_not_in_the_mean_is_named(folder):
     class Listener(SilentReporter):
         text = ""
@@ -128,7 +179,7 @@ def test_a_class_that_is_not_in_the_mean_is_named(folder):
     left_out, told = measure()
     assert left_out == [] and "mean holds" not in told
     left_out, told = measure(shots=2)
-    assert left_out == ["roof"] and "No mean holds roof: present in fewer than 3 images" in told
+    assert left_out == ["roof"] and "No mean holds roof: present with 64 pixels in fewer than 3 images" in told
 
 
 def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
@@ -137,9 +188,48 @@ def test_classes_of_one_name_are_refused_as_figures_are_told_by_name(folder):
         run_protocol(ProtocolJob(str(folder)), SilentReporter(), load)
 
 
+def test_masks_of_0_and_255_are_explained(folder):
+    for path in folder.glob("*_mask.png"):
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, np.uint8(255), np.uint8(0))).save(path)
+    with pytest.raises(
+        RefSAMError, match=r"No mask .* shows 64 pixels of pool, roof; write the ids .* 255 is what nobody"
+    ):
+        run_protocol(ProtocolJob(str(folder), methods=("virefsam",)), SilentReporter(), load)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({0: "grass", 1: "pool", 2: "roof", 255: "Void"}, "Class 0, 'grass', is background and not sought"),
+        ({0: "_background_", 1: "pool", 2: "roof", 255: "car"}, "Class 255, 'car', is what nobody labelled and not"),
+        ({0: "Unlabelled", 1: "pool", 2: "roof"}, None),
+        ({0: "background", 1: "pool", 2: "roof"}, None),
+    ],
+)
+def test_classes_whose_ids_mean_something_else_are_told(folder, names, told):
+    class Listener(SilentReporter):
+        text = ""
+
+        def log(self, message):
+            self.text += message + "\n"
+
+    (folder / "classes.json").write_text(json.dumps(names), encoding="utf-8")
+    listener = Listener()
+    run_protocol(ProtocolJob(str(folder), methods=("virefsam",), episodes=4, runs=1), listener, load)
+    assert (told or "") in listener.text and ("not sought" in listener.text) == (told is not None)
+
+
 def test_seeds_of_runs_come_from_the_master_seed():
     assert draw_seeds(3, 5)[:2] == draw_seeds(3, 2) and len(set(draw_seeds(3, 5))) == 5
     assert draw_seeds(3, 2) != draw_seeds(4, 2)
+
+
+def test_the_largest_seed_serves_every_method(folder):
+    methods = ("random_forest", "colour_prototype")
+    job = ProtocolJob(str(folder), methods=methods, episodes=2, runs=1, seed=MAX_SEED, support="scribble")
+    assert run_protocol(job, SilentReporter(), load)["seed"] == MAX_SEED
+    with pytest.raises(RefSAMError, match="Seed"):
+        replace(job, seed=MAX_SEED + 1)
 
 
 def test_table_and_picture_are_written_and_the_table_is_told(folder, tmp_path):
@@ -246,6 +336,37 @@ def test_each_method_is_loaded_by_its_own_name(folder):
     run_protocol(job, SilentReporter(), listen)
     methods = ("virefsam", "training_free", "fitted", "virefsam", "training_free")  # those that come later are tried
     assert asked == [ModelOptions(method=method, device="cpu") for method in methods]
+
+
+def test_a_method_is_let_go_of_before_the_next_is_built(folder):
+    """Two of the large networks, with their encodings, may not fit into memory."""
+    built = []
+
+    def listen(options):
+        gc.collect()
+        assert not any(reference() for reference in built)
+        segmenter = ColourSegmenter()
+        built.append(weakref.ref(segmenter))
+        return segmenter
+
+    run_protocol(ProtocolJob(str(folder), episodes=2, runs=2), SilentReporter(), listen)
+    assert len(built) == 5
+
+
+def test_the_record_describes_the_weights_that_were_loaded(folder, tmp_path, monkeypatch):
+    """A file that is replaced or gone when the episodes are done neither ends up in the record nor costs it."""
+    monkeypatch.setattr(protocol, "describe_model", describe_model)
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+
+    class Listener(SilentReporter):
+        def progress(self, fraction, stage, remaining_seconds=None):
+            weights.unlink(missing_ok=True)
+
+    model = ModelOptions("vit_b", str(weights))
+    job = ProtocolJob(str(folder), methods=("training_free",), model=model, episodes=2, runs=1)
+    record = run_protocol(job, Listener(), load)
+    assert record["models"]["training_free"]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_damaged_image_is_told_before_the_first_episode(folder):

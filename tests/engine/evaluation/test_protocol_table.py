@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy import data_sets, false_alarms, protocol_figures, protocol_table, reliability
+from benchmarks.accuracy import data_sets, dubai_mosaic, false_alarms, protocol_figures, protocol_table, reliability
 from benchmarks.accuracy.cells import Cells
 from benchmarks.accuracy.data_sets import DataSets, Fold, draw_fold, scene
+from benchmarks.accuracy.options import RECORDS
 from refsam_qgis.engine.errors import RefSAMError
 from refsam_qgis.engine.image_folder import scan_folder
 
@@ -137,6 +138,33 @@ def test_other_settings_are_measured_again_and_folds_have_their_own_weights(data
     assert len(built) == 12
 
 
+@pytest.mark.parametrize("module", [protocol_table, false_alarms])
+def test_another_threshold_is_measured_again(module, data, built, tmp_path, monkeypatch, capsys):
+    """A probability of 0.88 is marked from 0.5 and not from 0.9."""
+    record = tmp_path / "record.json"
+    monkeypatch.setattr(false_alarms, "SEARCHES", (false_alarms.Search("pools", "pools"),))
+    common = ("--data", data, "--record", record, "--methods", "random_forest")
+    if module is protocol_table:
+        common += ("--episodes", 2, "--shots", 1, "--supports", "mask", "--datasets", "pools")
+    marked = []
+    for threshold in (0.5, 0.5, 0.9):
+        monkeypatch.setattr(module, "least_probability", lambda method, threshold=threshold: threshold)
+        _call(monkeypatch, module, *common)
+        (cell,) = Cells(record)
+        assert cell["settings"]["threshold"] == threshold
+        marked.append(cell["result"]["miou" if module is protocol_table else "mean_share"])
+    assert len(built) == 2 and marked[0] == marked[1] > marked[2] == 0
+
+
+@pytest.mark.parametrize("name", ["protocol_table", "protocol_table_training_1", "false_alarms"])
+def test_committed_cells_hold_the_threshold_at_which_they_were_measured(name):
+    cells = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    assert cells
+    for cell in cells:
+        threshold = cell["settings"]["threshold"]
+        assert 0 < threshold < 1 and cell["result"].get("threshold", threshold) == threshold
+
+
 def test_two_processes_may_fill_one_record(tmp_path):
     first, second = Cells(tmp_path / "record.json"), Cells(tmp_path / "record.json")
     first.put({"method": "a"}, {"seed": 0}, {"miou": 0.1})
@@ -202,3 +230,29 @@ def test_data_are_told_apart_by_their_bytes(data, tmp_path):
     path.write_bytes(path.read_bytes() + b"\0")
     data_sets._digest.cache_clear()
     assert DataSets(changed, tmp_path).digest("pools") != first
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "value", "told"),
+    [
+        (protocol_table, "--episodes", "0", "0 is too few; give 1 or more"),
+        (protocol_table, "--runs", "0", "0 is too few"),
+        (protocol_table, "--seed", "-1", "-1 is no seed; give 0 to 4294967295"),
+        (protocol_table, "--record", "/nowhere/record.json", "the folder '/nowhere' does not exist; make it first"),
+        (false_alarms, "--targets", "0", "0 is too few"),
+        (dubai_mosaic, "--record", "/nowhere/record.json", "the folder '/nowhere' does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is(module, flag, value, told, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _call(monkeypatch, module, "--data", tmp_path, flag, value)
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [protocol_table, false_alarms, dubai_mosaic])
+def test_a_data_folder_that_is_not_there_is_told_in_a_sentence(module, tmp_path, monkeypatch):
+    only = ("--datasets", "epfl_roads") if module is protocol_table else ()
+    record = tmp_path / "record.json"
+    monkeypatch.setattr(false_alarms, "SEARCHES", false_alarms.SEARCHES[2:])
+    with pytest.raises(SystemExit, match=r"^'.*nowhere.*' (is not there|cannot be read); "):
+        _call(monkeypatch, module, "--data", tmp_path / "nowhere", "--record", record, *only)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from .dataset import Benchmark, Dataset
+from .dataset import Benchmark, Dataset, PublishedDataset
 
-__all__ = ["Benchmark", "Dataset", "find_benchmark"]
+__all__ = ["Benchmark", "Dataset", "PublishedDataset", "find_benchmark"]
 
 MODULES = {"folder": ".folder", "isaid5i": ".isaid", "loveda2i": ".loveda", "coco20i": ".coco"}
 """Module of each of `job.PROTOCOLS`; only that of the protocol at hand is imported."""

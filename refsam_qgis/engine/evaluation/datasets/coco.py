@@ -14,7 +14,7 @@ from rasterio.features import rasterize
 
 from ...errors import RefSAMError
 from ...events import Reporter, check_cancelled
-from ...image_folder import Sample, open_image
+from ...image_folder import Sample, find_files, open_image
 from ...models.segmenter import BACKGROUND, FOREGROUND, IGNORE
 from .dataset import Benchmark
 from .run_lengths import decode_mask
@@ -38,11 +38,13 @@ class CocoImages:
         samples: In the order of their file names.
         things: By file name and class, the shape of each thing (outlines, or COCO's run lengths) and whether it is a
             crowd.
+        unlabelled: Images that lie there and that the annotations do not name.
     """
 
     names: dict[int, str]
     samples: tuple[Sample, ...]
     things: dict[str, dict[int, list[tuple[Any, bool]]]]
+    unlabelled: tuple[Path, ...] = ()
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Return the pixels ``(H, W, 3)`` uint8 RGB of a sample."""
@@ -91,7 +93,9 @@ def scan_coco(folder: Path, min_pixels: int, reporter: Reporter) -> CocoImages:
         raise RefSAMError("input", f"'{path}' shows nothing in any image; put COCO's own file there.")
     if len(names) != CLASSES:
         raise RefSAMError("input", f"'{path}' names {len(names)} categories, not {CLASSES}; put COCO's own file there.")
-    return CocoImages(names, tuple(samples), things)
+    known = {image["file_name"] for image in files.values()}
+    unlabelled = tuple(image for image in find_files(folder / IMAGES, ".jpg") if image.name not in known)
+    return CocoImages(names, tuple(samples), things, unlabelled)
 
 
 def _read(path: Path) -> Any:

@@ -32,6 +32,14 @@ class Dataset(Protocol):
         """Return the label ``(H, W)`` uint8 of one class: `FOREGROUND`, `BACKGROUND` or `IGNORE`."""
 
 
+class PublishedDataset(Dataset, Protocol):
+    """A data set as it lies in a folder."""
+
+    @property
+    def unlabelled(self) -> tuple[Path, ...]:
+        """Images that lie there without a label, from which no sample comes."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """How a protocol uses a data set.
@@ -42,9 +50,11 @@ class Benchmark:
         folds: Ids of the classes sought in each fold; empty where all classes are one fold.
         min_pixels: Fewest pixels of a class that is present, unless the job says otherwise.
         crop: Longest side of a sample in pixels; ``None`` where images are used whole.
+        names: File in the folder that names the classes; ``None`` where the protocol itself does.
     """
 
-    scan: Callable[[Path, int, Reporter], Dataset]
+    scan: Callable[[Path, int, Reporter], PublishedDataset]
     folds: tuple[tuple[int, ...], ...]
     min_pixels: int
     crop: int | None
+    names: str | None = None

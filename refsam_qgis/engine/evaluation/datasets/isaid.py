@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...errors import RefSAMError
 from ...events import Reporter, check_cancelled
-from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples, find_files
+from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples, find_files, without_mask
 from .dataset import Benchmark
 
 CLASSES = {
@@ -79,7 +79,8 @@ def scan_isaid(folder: Path, min_pixels: int, reporter: Reporter) -> ImageFolder
                 "input", f"'{mask}' has no image '{name}' below '{val}'; put DOTA's images, or SDM's patches, there."
             )
         samples += cut_samples(images[stem], mask, read_ids, CLASSES, CROP, min_pixels, parts_refer=True)
-    return ImageFolder({i: name for i, (name, _) in CLASSES.items()}, tuple(samples), read_ids)
+    names = {i: name for i, (name, _) in CLASSES.items()}
+    return ImageFolder(names, tuple(samples), read_ids, without_mask(images.values(), samples))
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...errors import RefSAMError
 from ...events import Reporter, check_cancelled
-from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples, find_files
+from ...image_folder import IGNORE_ID, ImageFolder, Sample, cut_samples, find_files, without_mask
 from .dataset import Benchmark
 
 CLASSES = {2: "building", 3: "road", 4: "water", 5: "barren", 6: "forest", 7: "agriculture"}
@@ -36,19 +36,21 @@ def scan_loveda(folder: Path, min_pixels: int, reporter: Reporter) -> ImageFolde
         RefSAMError: With code ``input`` if something is missing or invalid.
     """
     samples: list[Sample] = []
+    images: list[Path] = []
     for area in ("Urban", "Rural"):
         place = folder / "Val" / area
         folder_of_masks = place / "masks_png"
         masks = find_files(folder_of_masks, ".png")
         if not masks:
             raise RefSAMError("input", f"'{folder_of_masks}' holds no masks; unpack LoveDA's Val.zip in '{folder}'.")
+        images += find_files(place / "images_png", ".png")
         for mask in masks:
             check_cancelled(reporter)
             image = place / "images_png" / mask.name
             if not image.is_file():
                 raise RefSAMError("input", f"'{mask}' has no image '{image}'; unpack LoveDA's Val.zip in '{folder}'.")
             samples += cut_samples(image, mask, read_ids, CLASSES, CROP, min_pixels, parts_refer=True)
-    return ImageFolder(CLASSES, tuple(samples), read_ids)
+    return ImageFolder(CLASSES, tuple(samples), read_ids, without_mask(images, samples))
 
 
 def read_ids(mask: Image.Image) -> NDArray[np.uint8]:

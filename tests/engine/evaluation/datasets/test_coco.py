@@ -97,3 +97,11 @@ def test_what_is_missing_is_named(coco, spoil, words):
     with pytest.raises(RefSAMError, match=words) as raised:
         scan_coco(coco, 1, SilentReporter())
     assert raised.value.code == "input"
+
+
+def test_images_that_the_annotations_do_not_name_are_left_out(coco):
+    assert scan_coco(coco, 1, SilentReporter()).unlabelled == ()
+    path = coco / "val2014" / "COCO_val2014_000000000099.jpg"
+    Image.new("RGB", (30, 20)).save(path)
+    dataset = scan_coco(coco, 1, SilentReporter())
+    assert dataset.unlabelled == (path,) and len(dataset.samples) == 2

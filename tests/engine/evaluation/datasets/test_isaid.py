@@ -181,3 +181,12 @@ def test_what_is_missing_is_named(full_images, tmp_path):
     assert "P0003_instance_color_RGB.png' holds the value [1, 2, 3]" in message(full_images)
     (full_images / "val" / "images" / "P0003.png").unlink()
     assert "has no image 'P0003.png'" in message(full_images)
+
+
+def test_images_without_masks_are_named(patches):
+    before = scan_isaid(patches, 2048, SilentReporter())
+    assert before.unlabelled == ()
+    path = patches / "val" / "images" / "P0099_0_256_0_256.png"
+    Image.new("RGB", (256, 256)).save(path)
+    dataset = scan_isaid(patches, 2048, SilentReporter())
+    assert dataset.unlabelled == (path,) and dataset.samples == before.samples

@@ -43,6 +43,14 @@ def test_the_folds_hold_two_of_six_classes_each(loveda):
     ]
 
 
+def test_images_without_masks_are_named(loveda):
+    assert scan_loveda(loveda, 2048, SilentReporter()).unlabelled == ()
+    path = loveda / "Val" / "Rural" / "images_png" / "2523.png"
+    Image.new("RGB", (1024, 1024)).save(path)
+    dataset = scan_loveda(loveda, 2048, SilentReporter())
+    assert dataset.unlabelled == (path,) and len(dataset.samples) == 8
+
+
 def test_what_systems_leave_beside_files_is_passed_over(loveda):
     for kind in ("images_png", "masks_png"):
         for name in ("._3514.png", "Thumbs.db"):
