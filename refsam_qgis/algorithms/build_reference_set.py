@@ -9,6 +9,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsCsException,
+    QgsFeature,
     QgsGeometry,
     QgsProcessingContext,
     QgsProcessingException,
@@ -22,13 +23,13 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from ..engine.job import RefsetJob
+from ..engine.job import ReferenceSource, RefsetJob
 from ..host.qgis_compat import RASTER
 from .base import RefSAMAlgorithm
 from .crs import known_crs
 from .files import not_a_file
 from .parameters import raster, references
-from .values import Values
+from .values import Values, is_null
 
 EXTENT_POINTS = 20
 """Points put on each side of a raster's extent before it is transformed, since its sides become curves."""
@@ -134,7 +135,7 @@ class BuildReferenceSet(RefSAMAlgorithm):
     def process(self, values: Values, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run the job and hand over its outputs."""
         marks = self._marks.export(None, values, feedback)
-        rasters = self._marked_rasters(str(marks.vector), values.context, feedback)
+        rasters = self._marked_rasters(marks, values.context, feedback)
         output, picture = values.output_file(self.OUTPUT), values.output_file(self.PICTURE)
         job = RefsetJob(
             sources=tuple(replace(marks, raster=path) for path in rasters),
@@ -155,13 +156,17 @@ class BuildReferenceSet(RefSAMAlgorithm):
             self.CLASSES: ", ".join(one["name"] for one in classes),
         }
 
-    def _marked_rasters(self, marks: str, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> list[str]:
+    def _marked_rasters(
+        self, marks: ReferenceSource, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> list[str]:
         """Return the rasters on which examples fall, and tell of the others; a lone raster is left to the engine."""
         paths = [path for path, _, _ in self._rasters]
         if len(paths) == 1:
             return paths
         counts, beside = self._count_marks(marks, context)
         if not any(counts):
+            if not beside:  # none has a class; the engine has the words for that
+                return paths
             raise QgsProcessingException(
                 self.tr("None of the examples falls on one of the rasters; check the CRS of both.")
             )
@@ -173,17 +178,25 @@ class BuildReferenceSet(RefSAMAlgorithm):
                 feedback.pushWarning(self.tr("No example falls on '{}'; it is left out.").format(file))
         return [path for path, count in zip(paths, counts) if count]
 
-    def _count_marks(self, marks: str, context: QgsProcessingContext) -> tuple[list[int], int]:
-        """Return how many examples fall on each raster, and how many on none."""
-        layer = QgsVectorLayer(marks, "marks", "ogr")
+    def _count_marks(self, marks: ReferenceSource, context: QgsProcessingContext) -> tuple[list[int], int]:
+        """Return how many examples fall on each raster, and how many on none; those without a class do not count."""
+        layer = QgsVectorLayer(str(marks.vector), "marks", "ogr")
         marks_crs = known_crs(layer.crs())
         extents = [_extent_in(marks_crs, extent, known_crs(crs), context) for _, extent, crs in self._rasters]
         counts, beside = [0] * len(extents), 0
         for feature in layer.getFeatures():
+            if marks.class_field and not _has_value(feature, marks.class_field):
+                continue
             on = [extent is not None and extent.intersects(feature.geometry()) for extent in extents]
             counts = [count + fits for count, fits in zip(counts, on)]
             beside += not any(on)
         return counts, beside
+
+
+def _has_value(feature: QgsFeature, field: str) -> bool:
+    """Whether an attribute is neither empty nor blank, as the engine sees it."""
+    value = feature[field]
+    return not is_null(value) and bool(str(value).strip())
 
 
 def _extent_in(

@@ -33,7 +33,7 @@ class Values:
         self.context = context
         # QGIS makes 0 of what is NULL, as what an expression or an attribute comes to may be.
         self.parameters = {
-            name: value for name, value in parameters.items() if value is None or not _is_null(self._value(value))
+            name: value for name, value in parameters.items() if value is None or not is_null(self._value(value))
         }
 
     def _value(self, value: Any) -> Any:
@@ -172,7 +172,8 @@ def _name(entry: Any) -> str:
     return entry.name() if isinstance(entry, QgsMapLayer) else str(entry)
 
 
-def _is_null(value: Any) -> bool:
+def is_null(value: Any) -> bool:
+    """Whether a value is none, in either of the ways that QGIS says so."""
     return value is None or (isinstance(value, QVariant) and value.isNull())
 
 

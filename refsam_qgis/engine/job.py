@@ -24,7 +24,10 @@ With honest probabilities the overlap with the truth is greatest below one half 
 score is half that score: Lipton et al. 2014); this value was best on the development scenes.
 """
 MAX_SEED = 2**32 - 1
-"""Largest seed of a protocol: what numpy and scikit-learn take; a negative one would draw the lists of its opposite."""
+"""Largest seed of a protocol or a training: what numpy and scikit-learn take.
+
+A negative one would draw the lists of its opposite.
+"""
 ANNOTATIONS = ("complete", "partial")
 STRETCHES = ("auto", "none", "percentile")
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -394,7 +397,7 @@ class TrainJob:
             compact model, else from nothing.
         steps: Optimiser steps at most.
         batch: Episodes per step.
-        seed: Seed of every random draw.
+        seed: Seed of every random draw; 0 to `MAX_SEED`.
         resume: Whether to go on from the state left beside `output`.
         validation: Share of the scenes that are kept for validation, 0..0.9; a lone raster is parted into scenes.
         patience: Stop when validation has not become better for so many looks; 0 never stops early.
@@ -426,6 +429,7 @@ class TrainJob:
         _range("batch", self.batch, 1, 256)
         _range("validation", self.validation, 0, 0.9)
         _range("patience", self.patience, 0, float("inf"))
+        _range("seed", self.seed, 0, MAX_SEED)
         if bool(self.rasters) != bool(self.labels):
             raise RefSAMError("input", "Rasters and the layer of their class polygons belong together; give both.")
         if not (self.rasters or self.folder or self.generated):

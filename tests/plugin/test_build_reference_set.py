@@ -2,7 +2,14 @@
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsCoordinateReferenceSystem, QgsProcessingException, QgsRasterLayer, QgsVectorLayer
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsFeature,
+    QgsGeometry,
+    QgsProcessingException,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
 
 from .conftest import EPSG
 
@@ -107,6 +114,29 @@ def test_examples_on_no_raster_are_told_of(build, jobs, raster, feedback, tmp_pa
     build(RASTERS=[east, further_east])
     assert len(jobs[0].sources) == 2
     assert feedback.warnings == ["1 examples fall on none of the rasters."]
+
+
+@pytest.mark.parametrize("missing", [None, " "])
+def test_a_raster_with_examples_of_no_class_is_left_out(build, jobs, raster, references, feedback, tmp_path, missing):
+    """The engine leaves such examples out and then finds none there."""
+    east = shifted(raster, tmp_path / "east.tif", 300.0)
+    first = next(references.getFeatures())
+    lone = QgsFeature(references.fields())
+    lone.setAttributes([missing])
+    geometry = QgsGeometry(first.geometry())
+    geometry.translate(300.0, 0.0)
+    lone.setGeometry(geometry)
+    assert references.dataProvider().addFeature(lone)
+    build(RASTERS=[raster, QgsRasterLayer(east, "east")], CLASS_FIELD="fid")
+    assert [source.raster for source in jobs[0].sources] == [raster.source()]
+    assert any("No example falls on" in warning and "east.tif" in warning for warning in feedback.warnings)
+
+
+def test_examples_of_no_class_at_all_are_left_to_the_engine(build, jobs, raster, references, tmp_path):
+    references.dataProvider().changeAttributeValues({feature.id(): {0: None} for feature in references.getFeatures()})
+    east = shifted(raster, tmp_path / "east.tif", 300.0)
+    build(RASTERS=[raster, QgsRasterLayer(east, "east")], CLASS_FIELD="fid")
+    assert [source.raster for source in jobs[0].sources] == [raster.source(), east]
 
 
 def test_examples_on_none_of_several_rasters_end_the_run(build, jobs, raster, tmp_path):

@@ -115,14 +115,14 @@ def chip_side(ground_size: float, gsd: float, raster: str) -> int:
     Raises:
         RefSAMError: With code ``reference`` when that is more than `LARGEST_CHIP`.
     """
-    side = max(1, round(ground_size / gsd))
-    if side > LARGEST_CHIP:
+    pixels = ground_size / gsd
+    if pixels > LARGEST_CHIP + 0.5:
         raise RefSAMError(
             "reference",
-            f"A tile covers {side} pixels of the reference raster '{raster}'; use a smaller tile or chip size or a "
-            "coarser reference raster.",
+            f"A tile covers {pixels:.0f} pixels of the reference raster '{raster}'; use a smaller tile or chip size or "
+            "a coarser reference raster.",
         )
-    return side
+    return max(1, round(pixels))
 
 
 def stack(chips: Sequence[Chip]) -> Shots:

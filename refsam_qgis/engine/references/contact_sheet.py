@@ -53,11 +53,12 @@ def draw_contact_sheet(chips: ChipSet, reporter: Reporter) -> Image.Image:
         groups.append((f"Negatives, not to be found: {_count(chips.negatives)}", NEGATIVE_COLOUR, chips.negatives))
     thumb = _thumb_side([len(shown) for _, _, shown in groups])
     rows = sum(math.ceil(len(shown) / COLUMNS) for _, _, shown in groups)
-    width = 2 * MARGIN + COLUMNS * (thumb + GAP) - GAP
+    width = 2 * MARGIN + max(COLUMNS * (thumb + GAP) - GAP, sum(_entry_width(text) for _, text in LEGEND))
     height = 2 * MARGIN + 2 * HEADING + len(groups) * HEADING + rows * (thumb + CAPTION + GAP)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    title = f"{_count([chip for _, chip in chips.chips()])} of {chips.ground_size:.4g} m"
+    every = [chip for _, chip in chips.chips()]
+    title = f"{_count(every)} of {_length(chips.ground_size, every, 4)}"
     draw.text((MARGIN, MARGIN), title, INK, lettering(TITLE))
     _draw_legend(draw, MARGIN, MARGIN + HEADING)
     top = MARGIN + 2 * HEADING
@@ -106,13 +107,24 @@ def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
     for colour, text in LEGEND:
         draw.rectangle((left, top, left + 12, top + 12), fill=colour, outline=FAINT)
         draw.text((left + 18, top), text, FAINT, lettering(SMALL))
-        left += 34 + round(lettering(SMALL).getlength(text))
+        left += _entry_width(text)
+
+
+def _entry_width(text: str) -> int:
+    return 34 + round(lettering(SMALL).getlength(text))
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, chip: Chip, place: tuple[int, int], width: int) -> None:
     name = fitted(str(chip.origin.get("raster", "")), width, SMALL)
     draw.text(place, name, INK, lettering(SMALL))
-    draw.text((place[0], place[1] + 14), f"{chip.side} px of {chip.gsd:.3g} m", FAINT, lettering(SMALL))
+    draw.text((place[0], place[1] + 14), f"{chip.side} px of {_length(chip.gsd, [chip], 3)}", FAINT, lettering(SMALL))
+
+
+def _length(value: float, chips: Sequence[Chip], digits: int) -> str:
+    """Say a length with so many digits, in map units where no chip's raster has a CRS to tell metres by."""
+    unit = "m" if any(chip.origin.get("crs", "unknown") for chip in chips) else "map units"
+    exact = float(f"{value:.{digits}g}")
+    return f"{exact:.0f} {unit}" if exact >= 10**digits else f"{exact:g} {unit}"
 
 
 def _count(chips: Sequence[Chip]) -> str:

@@ -31,6 +31,8 @@ SMALLEST_PART = 128
 LEAST_MARGIN = 16
 TRIES = 16
 """Points drawn to hit a polygon before any of its points will do."""
+LOOKS, LOOK_SIDE = 200, 64
+"""Views, and their side in pixels, in which a class is looked for before it is taken to be hidden."""
 
 
 class LabelledRaster:
@@ -118,11 +120,11 @@ class RasterPlace:
         for label, class_id in ids.items():
             inside = shapely.clip_by_rect(raster.polygons[raster.class_ids == class_id], *box)
             inside = inside[shapely.area(inside) > 0]
-            if shapely.area(inside).sum() >= MIN_PIXELS:
+            if shapely.area(inside).sum() >= MIN_PIXELS and self._shows(inside, class_id):
                 self._shapes[label] = inside
 
     def class_names(self) -> Sequence[str]:
-        """Classes that cover enough of it."""
+        """Classes that cover enough of it and can be seen."""
         return tuple(self._shapes)
 
     def class_id(self, name: str) -> int:
@@ -135,15 +137,33 @@ class RasterPlace:
         Every object of the class is as likely, whatever its size.
         """
         left, top, right, bottom = self._box
-        side = min(side, right - left, bottom - top)
         shapes = self._shapes.get(focus or "")
         if shapes is None:
             x, y = rng.uniform(left, right), rng.uniform(top, bottom)
         else:
             x, y = _point_in(shapes[int(rng.integers(len(shapes)))], rng)
-        column = min(max(int(x) - int(rng.integers(side)), left), right - side)
-        row = min(max(int(y) - int(rng.integers(side)), top), bottom - side)
-        return self._raster.read(Window(column, row, side, side))
+        side = self._fitting(side)
+        return self._raster.read(self._window(int(x) - int(rng.integers(side)), int(y) - int(rng.integers(side)), side))
+
+    def _shows(self, shapes: NDArray[Any], class_id: int) -> bool:
+        """Whether some pixel is of a class: all may lie below smaller polygons, or where the raster has no data."""
+        rng = np.random.default_rng(0)
+        side = self._fitting(LOOK_SIDE)
+        for _ in range(LOOKS):
+            x, y = _point_in(shapes[int(rng.integers(len(shapes)))], rng)
+            view = self._raster.read(self._window(int(x) - side // 2, int(y) - side // 2, side))
+            if (view.classes == class_id).any():
+                return True
+        return False
+
+    def _fitting(self, side: int) -> int:
+        left, top, right, bottom = self._box
+        return min(side, right - left, bottom - top)
+
+    def _window(self, column: int, row: int, side: int) -> Window:
+        """Return a square, moved into the rectangle."""
+        left, top, right, bottom = self._box
+        return Window(min(max(column, left), right - side), min(max(row, top), bottom - side), side, side)
 
 
 def without_repeats(rasters: Sequence[str], reporter: Reporter) -> list[str]:
@@ -198,7 +218,7 @@ def read_raster_places(
     places: list[RasterPlace] = []
     once = OnceReporter(reporter)
     wanted = 1 if len(rasters) >= FEWEST_RASTERS else -(-PARTS // len(rasters))
-    for path in rasters:
+    for path, title in zip(rasters, _titles(rasters), strict=True):
         check_cancelled(reporter)
         raster = LabelledRaster(path, bands, stretch, given, ids)
         raster.tell_bands(once)
@@ -207,20 +227,37 @@ def read_raster_places(
                 "input", f"No polygon of '{labels}' lies on raster '{path}'; check the CRS of both, or leave it out."
             )
         parts = _parts(raster.annotated, wanted)
-        stem = Path(path).stem
-        names = [stem] if len(parts) == 1 else [f"{stem}, part {i}" for i in range(1, len(parts) + 1)]
+        names = [title] if len(parts) == 1 else [f"{title}, part {i}" for i in range(1, len(parts) + 1)]
         places += [RasterPlace(raster, part, ids, name) for part, name in zip(parts, names, strict=True)]
     places = [place for place in places if place.class_names()]
     lost = set(ids) - {name for place in places for name in place.class_names()}
     if not places:
         raise RefSAMError(
-            "input", f"The polygons of '{labels}' cover fewer than {MIN_PIXELS} pixels of any class; outline more."
+            "input",
+            f"The polygons of '{labels}' cover fewer than {MIN_PIXELS} pixels with data of any class; outline more.",
         )
     if lost:
         reporter.log(
-            f"{', '.join(sorted(lost))} covers fewer than {MIN_PIXELS} pixels of any scene and is not trained on."
+            f"{', '.join(sorted(lost))} covers fewer than {MIN_PIXELS} pixels of any scene, or lies where there is no "
+            "data or below smaller polygons, and is not trained on."
         )
     return places, given
+
+
+def _titles(rasters: Sequence[str]) -> list[str]:
+    """Name each raster by its stem; where others have the same, by its file name and the folders that tell it apart."""
+    stems = [Path(path).stem for path in rasters]
+    parts = [Path(os.path.abspath(path)).parts for path in rasters]
+
+    def title(own: int) -> str:
+        rivals = [parts[i] for i, stem in enumerate(stems) if i != own and stem == stems[own]]
+        if not rivals:
+            return stems[own]
+        depths = range(1, len(parts[own]) + 1)
+        enough = next(depth for depth in depths if all(rival[-depth:] != parts[own][-depth:] for rival in rivals))
+        return "/".join(parts[own][-enough:])
+
+    return [title(own) for own in range(len(rasters))]
 
 
 def _parts(box: tuple[int, int, int, int], wanted: int) -> list[tuple[int, int, int, int]]:

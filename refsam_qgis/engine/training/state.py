@@ -154,6 +154,8 @@ class TrainingState:
 
     def _take_up(self, saved: dict[str, Any]) -> None:
         if saved["settings"] != self._settings:
+            if saved["step"] == 0:  # what stopped it may have asked for other settings or data; nothing is lost
+                return
             raise RefSAMError(
                 "input",
                 f"'{self.path}' was left by a run with other settings or data; use those, or start anew instead of "

@@ -87,10 +87,13 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     output = Path(job.output)
     paths = {"adapters": job.output, "card": card_path(job.output), "curve": job.curve}
     outputs = OutputFiles(paths, SUFFIXES, _files_read(job))
+    with outputs:
+        pass  # tells of a folder that cannot be written to before the training, not after it
     device = choose_device(job.model.device)
     reporter.progress(0.0, "Reading the scenes")
     data = _read_data(job, reporter)
-    check_cancelled(reporter)
+    calibration = _calibration_episodes(job, data)
+    _require_calibration(calibration, reporter)
     reporter.progress(0.0, "Loading the model")
     torch.manual_seed(job.seed)
     model = _starting_model(job.model).to(device)
@@ -113,7 +116,7 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     result = run.result(paths, data, device)
     reporter.progress(1.0, "Calibrating the probabilities")
     model.load_state_dict(run.best_weights(), strict=False)
-    calibrate(model, _calibration_episodes(job, data), lambda: check_cancelled(reporter))
+    calibrate(model, calibration, lambda: check_cancelled(reporter))
     if not model.blend.asks_decoder:
         reporter.log("Method 'fitted' will not ask SAM's decoder: it answers held-out episodes as well without.")
     with outputs:
@@ -131,6 +134,17 @@ def _calibration_episodes(job: TrainJob, data: _Data) -> EpisodeList:
     places = data.validation or data.training
     every = [*data.training, *data.validation]
     return calibration_episodes(places, CALIBRATION, CALIBRATION_WINDOW, data.real_share, job.seed, support=every)
+
+
+def _require_calibration(episodes: EpisodeList, reporter: Reporter) -> None:
+    """Draw what the training ends with: a class that its larger views hardly show would fail it after all its steps.
+
+    Raises:
+        RefSAMError: With code ``input``, naming the class.
+    """
+    for index in range(len(episodes)):
+        check_cancelled(reporter)
+        episodes[index]
 
 
 @dataclass(frozen=True)
@@ -340,10 +354,12 @@ def _weights(options: ModelOptions) -> list[str | None]:
 def _interruptible_backward(model: ViRefSAM, reporter: Reporter) -> Iterator[None]:
     """Let a cancel be felt between the blocks of a backward pass, which takes seconds on a CPU."""
 
-    def check(module: Any, gradients: Any) -> None:
-        check_cancelled(reporter)
+    def watch(module: Any, arguments: Any, residual: torch.Tensor) -> None:
+        if residual.requires_grad:
+            residual.register_hook(lambda gradient: check_cancelled(reporter))  # type: ignore[no-untyped-call]
 
-    handles = [adapter.register_full_backward_pre_hook(check) for adapter in model.dta.values()]
+    # A backward hook of the module would do, but torch warns of it, since SAM's tokens need no gradient.
+    handles = [adapter.register_forward_hook(watch) for adapter in model.dta.values()]
     try:
         yield
     finally:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ..errors import RefSAMError
 from ..models.fit_rules import FitRules
 from ..models.fitted_prior import FittedMap, FittedPrior
 from ..models.guided_filter import GuidedFilter
@@ -132,6 +133,30 @@ def episode_loss(model: ViRefSAM, batch: dict[str, Any], config: TrainerConfig, 
     return loss
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """Code and sentence of an error."""
+
+    code: str
+    sentence: str
+
+
+class _Carried(Dataset[Any]):
+    """Batches of episodes, or what kept one from being drawn.
+
+    Of an exception in a loader's own process torch makes a bare `RuntimeError`, which says nothing to a person.
+    """
+
+    def __init__(self, episodes: Episodes) -> None:
+        self._episodes = episodes
+
+    def __getitem__(self, index: int) -> dict[str, Any] | _Refusal:
+        try:
+            return self._episodes[index]
+        except RefSAMError as error:
+            return _Refusal(error.code, str(error))
+
+
 def train_adapters(
     model: ViRefSAM,
     episodes: Episodes,
@@ -162,11 +187,13 @@ def train_adapters(
     settings = {**asdict(draws), **asdict(config), "identity": identity}
     model.sam.image_encoder.requires_grad_(config.train_encoder)
     state.begin(list(model.parameters()), model, config.weight_decay, settings)
-    remaining = Subset(episodes, range(state.step, draws.steps))
+    remaining = Subset(_Carried(episodes), range(state.step, draws.steps))
     loader = DataLoader(remaining, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     try:
         look(state.step)
         for batch in loader:
+            if isinstance(batch, _Refusal):
+                raise RefSAMError(batch.code, batch.sentence)
             model.train()
             batch = to_device(batch, device)
             generator = torch.Generator().manual_seed(draws.seed * 1_000_003 + state.step)

@@ -121,3 +121,10 @@ def test_digests_are_of_the_content():
     one, other = chip(40, np.s_[3:9, 4:7]), chip(40, np.s_[3:9, 4:8])
     assert one.digest == Chip(one.image, one.mask, one.valid, one.gsd, {"raster": "b.tif"}).digest
     assert len({one.digest, other.digest, chip(40, np.s_[3:9, 4:7], 2.0).digest}) == 3
+
+
+@pytest.mark.parametrize("ground_size", [8193.0, float("inf")])
+def test_a_chip_of_too_many_pixels_is_refused(ground_size):
+    assert chip_side(8192.0, 1.0, "a.tif") == 8192
+    with pytest.raises(RefSAMError, match=r"pixels of the reference raster 'a\.tif'; use a smaller"):
+        chip_side(ground_size, 1.0, "a.tif")

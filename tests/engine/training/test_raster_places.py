@@ -1,6 +1,7 @@
 """The user's rasters with class polygons: what is read, which parts count, how scenes are parted."""
 
 import pickle
+import shutil
 
 import geopandas as gpd
 import numpy as np
@@ -181,6 +182,37 @@ def test_rare_classes_are_named_and_left_out(town, write_vector):
     )
     assert {name for place in read([raster], labels, reporter=recorder) for name in place.class_names()} == {"roof"}
     assert any("chimney" in message for message in recorder.messages)
+
+
+def test_classes_that_nothing_shows_are_named_and_left_out(write_raster, write_vector):
+    """Below smaller polygons, and where there is no data, as around a rotated scene."""
+    image = painted(400, 400, [(slice(300, 340), slice(300, 340), RED)])
+    image[:, :200] = 0
+    raster = write_raster(image, "half.tif", nodata=0)
+    shapes = [corners(100, 100, 140, 140), corners(300, 300, 340, 340), corners(299, 299, 341, 341)]
+    shapes.append(corners(250, 250, 390, 390))
+    labels = write_vector(shapes, "l.gpkg", kind=["gap", "roof", "roof", "site"])
+    recorder = Recorder()
+    places = read([raster], labels, reporter=recorder)
+    assert all(place._box[3] > 200 for place in places)  # no scene without data
+    assert {name for place in places for name in place.class_names()} == {"roof", "site"}
+    assert any(message.startswith("gap covers fewer") and "no data" in message for message in recorder.messages)
+    hidden = write_vector(
+        [shapes[1], shapes[1].buffer(0.01), corners(250, 250, 390, 390)], "h.gpkg", kind=["top", "below", "site"]
+    )
+    assert {name for place in read([raster], hidden) for name in place.class_names()} == {"top", "site"}
+
+
+def test_scenes_of_equal_stems_are_told_apart(town, tmp_path):
+    raster, labels = town
+    paths = [tmp_path / folder / "town.tif" for folder in ("2019/a", "2020/a", "2020/b")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(raster, path)
+    other = tmp_path / "other.tif"
+    shutil.copy(raster, other)
+    names = [place.name for place in read([*map(str, paths), str(other)], labels)]
+    assert names == ["2019/a/town.tif", "2020/a/town.tif", "b/town.tif", "other"]
 
 
 class Scene:

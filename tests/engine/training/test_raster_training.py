@@ -1,6 +1,8 @@
 """The `train` job on the user's own raster, with views small enough for a test."""
 
 import json
+import tempfile
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -234,6 +236,75 @@ def test_a_state_of_other_data_is_refused_or_thrown_away(make_job, write_vector)
     with pytest.raises(RefSAMError, match="other settings or data"):
         run(make_job(**changed))
     assert run(make_job(**changed, resume=False))["steps"] == 2
+
+
+def test_a_state_without_a_step_gives_way_to_other_settings(make_job, monkeypatch):
+    """Memory that runs out in the first step asks for other ones."""
+    job = make_job(steps=2, validation=0.0)
+    with monkeypatch.context() as context:
+        context.setattr(torch.Tensor, "backward", lambda self: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            run(job)
+    assert files(job) == ["a.state"]
+    assert run(make_job(steps=1, validation=0.0))["steps"] == 1
+    assert files(job) == ["a.json", "a.safetensors"]
+
+
+def test_what_calibration_cannot_draw_is_said_before_training(make_job, monkeypatch):
+    """Its views are larger: small objects that train are too small for it."""
+
+    class Rare:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise RefSAMError("input", "Objects of class 'car' are too small.")
+
+    monkeypatch.setattr(train, "calibration_episodes", lambda *arguments, **others: Rare())
+    job = make_job(steps=1, validation=0.0)
+    recorder = Recorder()
+    with pytest.raises(RefSAMError, match="'car'"):
+        run(job, recorder)
+    assert files(job) == [] and not any(stage.startswith("Training") for _, stage, _ in recorder.events)
+
+
+def test_what_a_loader_of_its_own_process_meets_is_said_in_its_sentence(make_job, monkeypatch):
+    monkeypatch.setattr("refsam_qgis.engine.training.episodes.LEAST_SHARE", 1.1)
+    monkeypatch.setattr("refsam_qgis.engine.training.episodes.MOST_DRAWS", 3)
+    monkeypatch.setattr(train, "_require_calibration", lambda *arguments: None)
+    with pytest.raises(RefSAMError, match=r"^Objects of class '\w+' are too small") as raised:
+        run_train(make_job(steps=1, validation=0.0), Recorder(), workers=1)
+    assert raised.value.code == "input"
+
+
+def test_a_closed_folder_of_the_curve_is_said_before_training(make_job, monkeypatch, tmp_path):
+    def refuse(**arguments):
+        if arguments["dir"] == closed:
+            raise PermissionError(13, "Permission denied")
+        return make_folder(**arguments)
+
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    make_folder = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    job = make_job(steps=1, validation=0.0, curve=str(closed / "curve.png"))
+    recorder = Recorder()
+    with pytest.raises(RefSAMError, match="closed' cannot be written"):
+        run(job, recorder)
+    assert files(job) == [] and not any(stage.startswith("Training") for _, stage, _ in recorder.events)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(RefSAMError, match=f"Seed {seed} is out of range; use 0 to 4294967295"):
+        TrainJob("a.safetensors", seed=seed)
+
+
+def test_training_warns_of_nothing(make_job):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(make_job(steps=1, validation=0.0))
 
 
 def test_starting_anew_deletes_no_file_of_another_program(make_job):
