@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 LEAST_SHARE = 0.002
 """Smallest part of a reference that its class may cover."""
+CLOSEST = 4
+"""Most input pixels along a side that a pixel of an image is drawn as."""
 MOST_DRAWS = 2000
 """Draws of an episode that may hold too little of their class before the search is given up."""
 
@@ -104,7 +106,7 @@ class Episodes(Dataset[dict[str, Any]]):
         config = self._config
         for _ in range(MOST_DRAWS):
             place, other, wanted = self.places(rng, index, slot)
-            native = round(config.window * 2.0 ** -rng.uniform(0, 2))
+            native = round(config.window * CLOSEST ** -rng.uniform(0, 1))
             references = [self._reference(other, wanted, native, rng) for _ in range(shots)]
             found = [reference for reference in references if reference is not None]
             if len(found) == shots:

@@ -29,7 +29,7 @@ from ..report import Clock, write_report
 from ..runner import Loader
 from .calibrate import calibrate, calibration_episodes
 from .curve import draw_curve
-from .episodes import EpisodeConfig, Episodes
+from .episodes import CLOSEST, LEAST_SHARE, EpisodeConfig, Episodes
 from .raster_places import RasterPlace, read_raster_places, without_repeats
 from .sources import TEST_CLASSES, FolderPlace, read_places
 from .split import split_places
@@ -49,6 +49,8 @@ CALIBRATION = 24
 """Episodes that the probabilities are calibrated on at last."""
 CALIBRATION_WINDOW = INPUT_SIZE
 """Side of their views: that of a run's tiles, since in smaller views a class is more frequent and a fit less sure."""
+SIGHTS, LEAST_SIGHTS = 20, 5
+"""Views drawn to see whether a class can fill them, and those that it has to fill."""
 STREAM = 4
 """Draws of the validation episodes are apart from those of training and development."""
 SUFFIXES = {"adapters": (".safetensors",), "card": (".json",), "curve": (".png",)}
@@ -90,9 +92,10 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     with outputs:
         pass  # tells of a folder that cannot be written to before the training, not after it
     device = choose_device(job.model.device)
+    window = WINDOW if device.type != "cpu" else CPU_WINDOW
     reporter.progress(0.0, "Reading the scenes")
     data = _read_data(job, reporter)
-    calibration = _calibration_episodes(job, data)
+    calibration = _calibration_episodes(job, data, window)
     _require_calibration(calibration, reporter)
     reporter.progress(0.0, "Loading the model")
     torch.manual_seed(job.seed)
@@ -100,7 +103,6 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     state = TrainingState(output.with_suffix(".state"))
     if not job.resume:
         state.discard()
-    window = WINDOW if device.type != "cpu" else CPU_WINDOW
     draws = EpisodeConfig(steps=job.steps, batch=job.batch, window=window, real_share=data.real_share, seed=job.seed)
     warmup = min(TrainerConfig.warmup, max(1, round(WARMUP * job.steps)))
     trainer = TrainerConfig(warmup=warmup, fitted_share=FITTED_SHARE)
@@ -129,11 +131,26 @@ def run_train(job: TrainJob, reporter: Reporter, load: Loader | None = None, wor
     return result
 
 
-def _calibration_episodes(job: TrainJob, data: _Data) -> EpisodeList:
-    """Episodes in scenes that training did not see, where there are some: what was taught is answered better."""
+def _calibration_episodes(job: TrainJob, data: _Data, least: int) -> EpisodeList:
+    """Episodes in scenes that training did not see, where there are some: what was taught is answered better.
+
+    Where small objects are sought, tiles are smaller than `CALIBRATION_WINDOW`, and so are the views then: halved down
+    to those of the training, `least` pixels, until every class can be drawn.
+    """
     places = data.validation or data.training
     every = [*data.training, *data.validation]
-    return calibration_episodes(places, CALIBRATION, CALIBRATION_WINDOW, data.real_share, job.seed, support=every)
+    side = CALIBRATION_WINDOW
+    while side > least and not all(_fills(place, name, side) for place in every for name in place.class_names()):
+        side = max(side // 2, least)
+    return calibration_episodes(places, CALIBRATION, side, data.real_share, job.seed, support=every)
+
+
+def _fills(place: Scene, name: str, side: int) -> bool:
+    """Whether a class covers enough of the closest views of `side` input pixels to be a reference."""
+    rng = np.random.default_rng(0)
+    views = (place.draw(rng, side // CLOSEST, name) for _ in range(SIGHTS))
+    filled = [bool((view.classes == place.class_id(name)).mean() >= LEAST_SHARE) for view in views]
+    return sum(filled) >= LEAST_SIGHTS
 
 
 def _require_calibration(episodes: EpisodeList, reporter: Reporter) -> None:

@@ -228,7 +228,7 @@ def test_data_are_told_apart_by_their_bytes(data, tmp_path):
     assert DataSets(changed, tmp_path).digest("pools") == first
     path = changed / "eval/pools/east_0_mask.png"
     path.write_bytes(path.read_bytes() + b"\0")
-    data_sets._digest.cache_clear()
+    data_sets.digest_folder.cache_clear()
     assert DataSets(changed, tmp_path).digest("pools") != first
 
 

@@ -250,6 +250,24 @@ def test_a_state_without_a_step_gives_way_to_other_settings(make_job, monkeypatc
     assert files(job) == ["a.json", "a.safetensors"]
 
 
+@pytest.mark.parametrize(("sides", "window"), [((40, 40), 1024), ((10, 4), 512), ((6, 3), 256)])
+def test_calibration_looks_closer_where_objects_are_small(
+    make_job, write_raster, write_vector, monkeypatch, sides, window
+):
+    """Of a view 256 pixels wide 131 have to be of the class, of one 128 wide 33; there is an object every 240."""
+    corners = [(x, y) for x in range(30, 960, 240) for y in range(30, 960, 240)]
+    boxes = [(x, y, x + sides[0], y + sides[1]) for x, y in corners]
+    patches = [(slice(y, bottom), slice(x, right), RED) for x, y, right, bottom in boxes]
+    labels = write_vector([shapely.box(*(HALF_METRE * box[:2]), *(HALF_METRE * box[2:])) for box in boxes], "cars.gpkg")
+    asked = []
+    monkeypatch.setattr(train, "calibration_episodes", lambda _, count, side, *rest, **others: asked.append(side) or [])
+    monkeypatch.setattr(train, "calibrate", lambda *arguments: None)
+    monkeypatch.setattr(train, "CALIBRATION_WINDOW", USUAL_WINDOW)
+    raster = write_raster(painted(960, 960, patches), "cars.tif")
+    run(make_job(steps=1, rasters=(raster,), labels=labels, class_field=None))
+    assert asked == [window]
+
+
 def test_what_calibration_cannot_draw_is_said_before_training(make_job, monkeypatch):
     """Its views are larger: small objects that train are too small for it."""
 
