@@ -53,16 +53,27 @@ class PriorBlend(nn.Module):
         shift: float = 0.0,
     ) -> None:
         """Set what decoder, prior, cosine, likeness, trees and the learned fit weigh, and what is added."""
-        for weight, value in (
-            (self.decoded_weight, decoded),
-            (self.prior_weight, prior),
-            (self.cosine_weight, cosine),
-            (self.likeness_weight, likeness),
-            (self.trees_weight, trees),
-            (self.learned_weight, learned),
-            (self.shift, shift),
-        ):
+        values = (decoded, prior, cosine, likeness, trees, learned, shift)
+        for weight, value in zip(self.weights, values, strict=True):
             weight.fill_(value)
+
+    @property
+    def weights(self) -> tuple[nn.Parameter, ...]:
+        """What `set` sets, in its order."""
+        return (
+            self.decoded_weight,
+            self.prior_weight,
+            self.cosine_weight,
+            self.likeness_weight,
+            self.trees_weight,
+            self.learned_weight,
+            self.shift,
+        )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it was ever fitted to episodes: nothing is added before."""
+        return bool(self.shift.detach() != 0)
 
     @property
     def asks_decoder(self) -> bool:

@@ -92,7 +92,9 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
     """Set the weights of `model.blend` by logistic regression on episodes (Platt 1999, with several values for one).
 
     Their pixels are taken at their natural frequency, targets without the class among them, so that of the pixels given
-    a probability p about p are of the class. A decoder that hardly helps with held-out episodes gets no say.
+    a probability p about p are of the class. A decoder that hardly helps with held-out episodes gets no say. A blend
+    that is calibrated stays if new weights, learned from other episodes, answer held-out ones no better: a few episodes
+    are no match for the many that it may be of.
 
     Args:
         model: Its blend is changed.
@@ -101,6 +103,8 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         seed: Of the choice of pixels.
     """
     model.eval()
+    before = torch.stack([weight.detach() for weight in model.blend.weights]).cpu().double()
+    was_calibrated = model.blend.is_calibrated
     model.blend.set(decoded=1.0)  # to see what the decoder draws by itself, as far as it is trusted
     generator = torch.Generator().manual_seed(seed)
     values, truth = [], []
@@ -121,10 +125,27 @@ def calibrate(model: ViRefSAM, episodes: EpisodeList, check: Callable[[], None] 
         values.append(seen[chosen])
         truth.append((target[chosen] > 0.5).double())
     every, answers = torch.cat(values), torch.cat(truth)
-    if _decoder_is_idle(values, truth):
+    if was_calibrated and _is_as_good(before, values, truth):
+        model.blend.set(*before.tolist())
+    elif _decoder_is_idle(values, truth):
         model.blend.set(0.0, *fit_logistic(every[:, 1:], answers).tolist())
     else:
         model.blend.set(*fit_logistic(every, answers).tolist())
+
+
+def _is_as_good(weights: Tensor, values: list[Tensor], truth: list[Tensor]) -> bool:
+    """Whether weights ``(M + 1,)`` answer episodes no worse than weights that are learned from other ones of them.
+
+    Args:
+        weights: Learned from none of the episodes.
+        values: ``(N, M)`` of each episode.
+        truth: ``(N,)`` of each episode.
+    """
+    if len(values) < PARTS:
+        return False
+    said = torch.cat(values) @ weights[:-1] + weights[-1]
+    loss = F.binary_cross_entropy_with_logits(said, torch.cat(truth))
+    return float(loss) <= held_out_loss(values, truth)
 
 
 def _decoder_is_idle(values: list[Tensor], truth: list[Tensor]) -> bool:

@@ -70,6 +70,37 @@ def test_too_few_episodes_leave_the_decoder_its_say():
     assert not calibration._decoder_is_idle(*drawn_episodes(PARTS - 1, (0.0, 1.5)))
 
 
+@pytest.mark.parametrize(("weights", "good"), [((1.5, -0.5), True), ((-0.5, 1.5), False), ((0.0, 0.0), False)])
+def test_weights_that_are_there_stay_where_new_ones_are_no_better(weights, good):
+    """Those that the truth was drawn by answer a few episodes better than weights that are learned from the others."""
+    values, truth = drawn_episodes(12, (1.5, -0.5))
+    said = torch.cat(values) @ torch.tensor(weights, dtype=torch.float64)
+    own = log_loss(torch.cat(truth), said.sigmoid())
+    before = torch.tensor([*weights, 0.0], dtype=torch.float64)
+    assert calibration._is_as_good(before, values, truth) is good is bool(own <= held_out_loss(values, truth))
+
+
+def test_too_few_episodes_say_nothing_of_the_weights_that_are_there():
+    assert not calibration._is_as_good(torch.tensor([1.5, -0.5, 0.0]).double(), *drawn_episodes(PARTS - 1, (1.5, -0.5)))
+
+
+@pytest.mark.parametrize("good", [False, True])
+def test_calibration_keeps_what_is_as_good(model, monkeypatch, good):
+    seen = []
+    monkeypatch.setattr(calibration, "_is_as_good", lambda weights, *_: seen.append(weights.tolist()) or good)
+    model.blend.set(0.5, 0.25, 0.125, 2.0, 0.0, 1.0, -2.0)
+    calibrate(model, Episodes(EpisodeConfig(steps=4, batch=1, window=128, shots=(1,), seed=5), ()))
+    assert seen == [[0.5, 0.25, 0.125, 2.0, 0.0, 1.0, -2.0]]
+    assert ([float(weight.detach()) for weight in model.blend.weights] == seen[0]) is good
+
+
+def test_a_blend_that_was_never_calibrated_does_not_stay(model, monkeypatch):
+    monkeypatch.setattr(calibration, "_is_as_good", lambda *_: True)
+    before = [float(weight.detach()) for weight in model.blend.weights]
+    calibrate(model, Episodes(EpisodeConfig(steps=4, batch=1, window=128, shots=(1,), seed=5), ()))
+    assert [float(weight.detach()) for weight in model.blend.weights] != before and model.blend.is_calibrated
+
+
 @pytest.fixture
 def model():
     torch.manual_seed(0)
