@@ -30,16 +30,16 @@ from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS
 from refsam_qgis.engine.training.calibrate import draw_pixels, fit_logistic, held_out_loss, shrink
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
-from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, Place, read_places
+from refsam_qgis.engine.training.sources import CALIBRATION_CLASSES, Place
 from refsam_qgis.engine.training.trainer import fit_priors, run_episodes, target_edges
 
 from .development_lists import (
     DRAWS,
-    SCENE,
     STREAM,
     class_iou,
     each,
     marked_share,
+    split_scenes,
     targets_with_class,
     targets_without_class,
 )
@@ -143,8 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model = load_adapters(load_sam(ModelOptions()), COMPACT_ADAPTERS).eval()
-    places = read_places(arguments.data)
-    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
+    known, unseen = split_scenes(arguments.data)
     training = [seen for drawn in _training(known, arguments.episodes).values() for seen in _look(model, drawn)]
     sets, absent = (
         {name: list(_look(model, drawn)) for name, drawn in lists.items()}

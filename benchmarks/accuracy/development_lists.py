@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from torch import Tensor
 from refsam_qgis.engine.training.calibrate import PLAIN
 from refsam_qgis.engine.training.episodes import Episodes
 from refsam_qgis.engine.training.other_sensors import OtherSensorEpisodes
-from refsam_qgis.engine.training.sources import TEST_CLASSES, Place
+from refsam_qgis.engine.training.sources import TEST_CLASSES, Place, read_places
 
 STREAM = 9
 """Draws of these episodes are apart from all others."""
@@ -28,6 +29,12 @@ MOST_DRAWS = 400
 DRAWS = replace(PLAIN, real_share=0.0)
 
 Drawn = dict[str, Iterator[dict[str, Tensor]]]
+
+
+def split_scenes(folder: Path) -> tuple[list[Place], list[Place]]:
+    """Read the real places of a folder: those of training, and the one that no training sees."""
+    places = read_places(folder)
+    return [place for name, place in places.items() if name != SCENE], [places[SCENE]]
 
 
 def targets_with_class(known: Sequence[Place], unseen: Sequence[Place], count: int) -> Drawn:

@@ -31,13 +31,13 @@ from refsam_qgis.engine.models.fitted_prior import FittedPrior, thin
 from refsam_qgis.engine.models.pixel_features import pixel_features
 from refsam_qgis.engine.models.weight_files import COMPACT_ADAPTERS, digest
 from refsam_qgis.engine.training.embed import EmbeddingConfig, learn_embedding
-from refsam_qgis.engine.training.sources import Place, read_places
+from refsam_qgis.engine.training.sources import Place
 from refsam_qgis.engine.training.state import TrainingState
 from refsam_qgis.engine.training.view_pool import SPACING, PlaceViews, PoolConfig, draw_pool
 
 from .cells import Cells, Fields
 from .data_sets import digest_folder
-from .development_lists import SCENE, class_iou, marked_share, targets_with_class, targets_without_class
+from .development_lists import class_iou, marked_share, split_scenes, targets_with_class, targets_without_class
 from .options import RECORDS, markdown_table, percent
 
 WORK = Path(__file__).resolve().parents[2] / "build" / "recipe"
@@ -153,8 +153,7 @@ def _measure_all(options: argparse.Namespace, names: Sequence[str]) -> Iterator[
     """Yield the figures of some variants."""
     if not names:
         return
-    places = read_places(options.data)
-    known, unseen = [place for name, place in places.items() if name != SCENE], [places[SCENE]]
+    known, unseen = split_scenes(options.data)
     present, absent = (
         {name: [_look(batch) for batch in drawn] for name, drawn in lists.items()}
         for lists in (

@@ -82,13 +82,13 @@ def unreadable_raster(values: Values) -> str:
 
 def unreadable_vector(values: Values) -> str:
     """Return which vector layer cannot be read; QGIS takes a loaded one whose file is lost for an empty one."""
-    for definition in values.algorithm.parameterDefinitions():
+    algorithm = values.algorithm
+    for definition in algorithm.parameterDefinitions():
         name, value = definition.name(), values.parameters.get(definition.name())
         if not value or definition.type() not in ("source", "vector", "layer"):
             continue
         if isinstance(value, QgsProcessingFeatureSourceDefinition):
             value = value.source
-        algorithm = values.algorithm
         read = algorithm.parameterAsLayer if definition.type() == "layer" else algorithm.parameterAsVectorLayer
         layer = read({name: value}, name, values.context)
         if layer is None:

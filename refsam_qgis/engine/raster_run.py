@@ -27,10 +27,9 @@ class RasterRun:
     Attributes:
         clock: Began with the run.
         outputs: Where to write; they have their final names after `publish`.
-        raster: The raster; there from `open` on.
     """
 
-    raster: RasterSource
+    _raster: RasterSource
 
     def __init__(
         self, job: RasterJob, reporter: Reporter, clock: Clock, outputs: OutputFiles, stack: ExitStack
@@ -43,13 +42,13 @@ class RasterRun:
 
     def open(self, stretch: str) -> RasterSource:
         """Open the job's raster in its bands as long as the run lasts; see `RasterSource` for `stretch` and errors."""
-        self.raster = self._stack.enter_context(RasterSource(self._job.input, self._job.raster.bands, stretch))
-        return self.raster
+        self._raster = self._stack.enter_context(RasterSource(self._job.input, self._job.raster.bands, stretch))
+        return self._raster
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the raster is and how it is read, as `describe_input` finds it at first need."""
-        return describe_input(self.raster)
+        """What the opened raster is and how it is read, as `describe_input` finds it at first need."""
+        return describe_input(self._raster)
 
     def report(
         self,
